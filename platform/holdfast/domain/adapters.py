@@ -1,0 +1,82 @@
+"""Adapter versions: immutable LoRA weights with head and lineage, named by the digest of their content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
+from holdfast.domain.records import digest_of
+from holdfast.domain.tasks import Rung
+
+MANIFEST_NAME = "manifest.json"
+"""Written last; a folder without it is not an adapter."""
+WEIGHT_FILES = ("head.safetensors", "adapter_model.safetensors", "adapter_config.json")
+"""The files whose bytes make the digest, together with the manifest's own fields. A head-only adapter has only the first."""
+REFERENCE_NAME = "reference.parquet"
+"""Beside the weights, not part of the digest: the reference window of the version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What base and adapter answer on a few fixed probe inputs; proves that a loaded version is the one that was judged."""
+
+    probes: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Predicted label per probe."""
+    scores: tuple[tuple[float, ...], ...]
+    """Logits, [probes][labels of the adapter]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an adapter folder says of itself. The fingerprint lies beside it in `fingerprint.json`, the reference in `reference.parquet`."""
+
+    task: TaskName
+    rung: Rung
+    base: str
+    base_digest: str
+    labels: tuple[str, ...]
+    """Order of the head's outputs."""
+    max_tokens: int
+    files: Mapping[str, str]
+    """File name to ``sha256:…`` of its bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a version comes from; with the code revision it re-derives."""
+
+    base_digest: str
+    snapshot_digest: SnapshotDigest
+    code_revision: str
+    parent_digest: AdapterDigest | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterVersion:
+    """One registered version of a task's adapter."""
+
+    digest: AdapterDigest
+    task: TaskName
+    number: int
+    """Counts from 1 within the task, in the order of registration."""
+    rung: Rung
+    labels: tuple[str, ...]
+    base: str
+    max_tokens: int
+    lineage: Lineage
+    created_at: datetime
+    train_seconds: float
+    byte_count: int
+    run_id: str | None = None
+    """MLflow run, once recorded."""
+    registry_version: str | None = None
+    """MLflow model version, once registered."""
+
+
+def adapter_digest(manifest: Manifest) -> AdapterDigest:
+    """The name of an adapter: the digest of its manifest, which holds the digests of its files."""
+    return AdapterDigest(digest_of(manifest))

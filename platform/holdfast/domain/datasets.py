@@ -1,0 +1,52 @@
+"""Dataset snapshots: frozen rows with their split and where each came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from holdfast.domain.ids import SnapshotDigest, TaskName
+
+Split = Literal["train", "validation", "holdout"]
+Period = Literal["past", "recent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One text with its right label, as a person brings it."""
+
+    text: str
+    label: str
+    source: str = "file"
+    """Where it came from: `file`, `capture`, or the name of a label source."""
+    capture_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRow:
+    """One row of a snapshot. A text, however often it occurs, is in one split only."""
+
+    row_id: int
+    text: str
+    label: str
+    split: Split
+    period: Period
+    """`recent`: labelled captures since the change that started the retraining; `past`: all that was there before."""
+    source: str
+    capture_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSnapshot:
+    """The record of a frozen data set; its rows lie in the snapshot store under the same digest."""
+
+    digest: SnapshotDigest
+    task: TaskName
+    row_count: int
+    train_count: int
+    validation_count: int
+    holdout_past_count: int
+    holdout_recent_count: int
+    labels: tuple[str, ...]
+    created_at: datetime

@@ -1,0 +1,173 @@
+"""Retrainings: one attempt to mend a task, from request to verdict, and the work in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.tasks import LoraSpec, RetrainingPolicy, Rung
+
+RetrainingState = Literal["requested", "training", "trained", "judged", "promoted", "refused", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"promoted", "refused", "failed", "cancelled"})
+LEASE_S = 30.0
+"""How long a claimed step may take before another worker may claim it; a step takes seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraining:
+    """One retraining: the row that is the job. Celery only says: look."""
+
+    retraining_id: RetrainingId
+    task: TaskName
+    alert_id: AlertId | None
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    since_seq: int
+    """Captures after this seq count as recent."""
+    state: RetrainingState = "requested"
+    due_at: datetime
+    """Not looked at before this instant."""
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    fence: int = 0
+    """Rises with each claim; a save under an older fence is refused."""
+    attempt: int = 0
+    """Trainings started so far."""
+    snapshot_digest: SnapshotDigest | None = None
+    champion_digest: AdapterDigest | None = None
+    """The champion it was compared with; None for a first version."""
+    candidate_digest: AdapterDigest | None = None
+    beside_digest: AdapterDigest | None = None
+    """The other rung, trained on the same rows and shown beside the candidate."""
+    labels_used: int = 0
+    train_seconds: float = 0.0
+    progress: float = 0.0
+    """Share of the present training that is done, 0..1."""
+    verdict_id: VerdictId | None = None
+    promotion_id: PromotionId | None = None
+    error: str | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """All that a training needs to know; the same plan gives the same adapters."""
+
+    key: str
+    """Idempotency key: starting a key that runs or has run attaches to it."""
+    task: TaskName
+    base: str
+    base_digest: str
+    labels: tuple[str, ...]
+    max_tokens: int
+    rungs: tuple[Rung, ...]
+    lora: LoraSpec
+    seed: int
+    snapshot_digest: SnapshotDigest
+    champion_digest: AdapterDigest | None
+    """Scored on the same held-out rows, and compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """One scored checkpoint."""
+
+    step: int
+    epoch: float
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRung:
+    """One rung of a training: an adapter folder that is complete and digested."""
+
+    rung: Rung
+    digest: AdapterDigest
+    folder: str
+    """Absolute path of the finished adapter folder."""
+    seconds: float
+    byte_count: int
+    curve: tuple[CurvePoint, ...]
+    best_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HoldoutScores:
+    """What one version answered on the held-out rows of a snapshot, in order of ``row_ids``."""
+
+    digest: AdapterDigest
+    row_ids: NDArray[np.int64]
+    predictions: tuple[str, ...]
+    confidences: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingResult:
+    """What a finished training hands over."""
+
+    key: str
+    rungs: tuple[TrainedRung, ...]
+    scores: Mapping[str, HoldoutScores]
+    """Digest to scores: each trained rung, and the champion where the plan names one."""
+    labels_dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingProgress:
+    """How a training stands."""
+
+    state: Literal["absent", "running", "done", "failed"]
+    share: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Start it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Do not start it now, for this reason."""
+
+    reason: str
+    until: datetime | None = None
+
+
+def decide(policy: RetrainingPolicy, *, labels_count: int, earlier: Sequence[Retraining], now: datetime) -> Go | Hold:
+    """Whether an alert whose action is `retrain` may start a training now.
+
+    Args:
+        policy: of the task.
+        labels_count: labelled captures since the change.
+        earlier: every retraining of the task so far.
+        now: the instant of the decision.
+    """
+    if policy.mode == "off":
+        return Hold(reason="retraining is off in the contract")
+    running = [r for r in earlier if r.state not in ENDED]
+    if running:
+        return Hold(reason=f"retraining {running[0].retraining_id} is under way")
+    if labels_count < policy.min_labels:
+        return Hold(reason=f"{policy.min_labels - labels_count} more labels are needed ({labels_count} of {policy.min_labels})")
+    ended = [r.ended_at for r in earlier if r.ended_at is not None]
+    if ended and now < max(ended) + timedelta(seconds=policy.cool_down_s):
+        return Hold(reason="cooling down after the last retraining", until=max(ended) + timedelta(seconds=policy.cool_down_s))
+    today = [r for r in earlier if r.requested_at > now - timedelta(days=1)]
+    if len(today) >= policy.max_per_day:
+        return Hold(reason=f"the budget of {policy.max_per_day} retrainings a day is spent")
+    return Go()
+
+
+def rungs_of(policy: RetrainingPolicy) -> tuple[Rung, ...]:
+    """The rungs that are trained: the head always, LoRA unless the contract asks for the head alone."""
+    return ("head",) if policy.rung == "head" else ("head", "lora")

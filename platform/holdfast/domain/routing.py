@@ -1,0 +1,110 @@
+"""Who answers: assignments, the routing table, and the choice of a version for one request."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from holdfast.domain.ids import AdapterDigest, TaskName
+
+RouteName = Literal["champion", "canary", "shadow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Who is champion of a task: the intent, and the one truth. The routing table follows it once the version is warm."""
+
+    task: TaskName
+    champion: AdapterDigest
+    previous: AdapterDigest | None
+    challenger: AdapterDigest | None = None
+    share_canary: float = 0.0
+    generation: int
+    """Grows with every change of any assignment; never given twice."""
+    changed_at: datetime
+    stuck_reason: str | None = None
+    """Why the routing table does not follow yet, when a replica refuses the version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """What the data plane needs to answer one task."""
+
+    task: TaskName
+    champion: AdapterDigest
+    challenger: AdapterDigest | None = None
+    share_canary: float = 0.0
+    shadow: bool = False
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    """Snapshot of all routes; ``generation`` is the highest of them."""
+
+    generation: int = 0
+    routes: Mapping[str, Route] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The version that answers one request, and the one that gets a copy."""
+
+    digest: AdapterDigest
+    route: RouteName
+    generation: int
+    shadow: AdapterDigest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """What one replica says of itself: which versions it holds and proved, which it could not load."""
+
+    replica_id: str
+    ready: tuple[AdapterDigest, ...]
+    refused: Mapping[str, str]
+    """Digest to reason."""
+    generation: int
+    reported_at: datetime
+
+
+def choose(route: Route, request_id: str) -> Choice:
+    """The version for one request: champion, or canary by a stable hash of the request id. A replayed id takes the same way.
+
+    >>> from holdfast.domain.ids import AdapterDigest, TaskName
+    >>> route = Route(task=TaskName("t"), champion=AdapterDigest("a"), generation=1)
+    >>> choose(route, "r1").route
+    'champion'
+    """
+    if route.challenger is not None and share_of(route.task, request_id) < route.share_canary:
+        return Choice(digest=route.challenger, route="canary", generation=route.generation)
+    shadow = route.challenger if route.shadow else None
+    return Choice(digest=route.champion, route="champion", generation=route.generation, shadow=shadow)
+
+
+def share_of(task: str, request_id: str) -> float:
+    """A number in 0..1 that depends on nothing but its arguments, uniform over request ids."""
+    raw = hashlib.blake2b(f"{task}\x1f{request_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "big") / 2**64
+
+
+def route_of(assignment: Assignment) -> Route:
+    """The route that an assignment asks for."""
+    return Route(
+        task=assignment.task,
+        champion=assignment.champion,
+        challenger=assignment.challenger,
+        share_canary=assignment.share_canary,
+        generation=assignment.generation,
+    )
+
+
+def versions_wanted(assignments: Mapping[str, Assignment]) -> frozenset[AdapterDigest]:
+    """Every version a replica should hold: champions, challengers, and the previous champions, so that rollback is instant."""
+    wanted: set[AdapterDigest] = set()
+    for a in assignments.values():
+        wanted.update(d for d in (a.champion, a.previous, a.challenger) if d is not None)
+    return frozenset(wanted)
