@@ -169,6 +169,10 @@ class Snapshots(Protocol):
         """Raises NotFound."""
         ...
 
+    def of_task(self, task: TaskName) -> tuple[DatasetSnapshot, ...]:
+        """Newest first."""
+        ...
+
 
 class Verdicts(Protocol):
     """Verdicts."""

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.tasks import LoraSpec, RetrainingPolicy, Rung
 
@@ -100,17 +97,17 @@ class TrainedRung:
     best_step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldoutScores:
     """What one version answered on the held-out rows of a snapshot, in order of ``row_ids``."""
 
     digest: AdapterDigest
-    row_ids: NDArray[np.int64]
+    row_ids: tuple[int, ...]
     predictions: tuple[str, ...]
-    confidences: NDArray[np.float32]
+    confidences: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
     """What a finished training hands over."""
 
@@ -118,7 +115,25 @@ class TrainingResult:
     rungs: tuple[TrainedRung, ...]
     scores: Mapping[str, HoldoutScores]
     """Digest to scores: each trained rung, and the champion where the plan names one."""
-    labels_dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOrder:
+    """The plan with where things lie on the machine that trains; written as ``order.json`` into the work folder of its key.
+
+    In the work folder a training writes ``progress.json`` (a TrainingProgress), ``checkpoints/``, and at the end either
+    ``result.json`` (a TrainingResult, the sign that it is done) or ``failure.json`` (a TrainingProgress in state `failed`).
+    """
+
+    plan: TrainingPlan
+    snapshot_path: str
+    """Parquet file of the snapshot's rows."""
+    champion_folder: str | None
+    base_path: str
+    """As in the settings: a folder, or `package:NAME`."""
+    cache_folder: str
+    """Outputs of frozen prefixes, by base digest and text; shared by all trainings."""
+    threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
