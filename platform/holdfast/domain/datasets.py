@@ -1,12 +1,14 @@
-"""Dataset snapshots: frozen rows with their split and where each came from."""
+"""Dataset snapshots: frozen rows with their split and where each came from. What goes into one is decided in `splits`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from holdfast.domain.ids import SnapshotDigest, TaskName
+from holdfast.domain.records import digest_of
 
 Split = Literal["train", "validation", "holdout"]
 Period = Literal["past", "recent"]
@@ -21,6 +23,18 @@ class Example:
     source: str = "file"
     """Where it came from: `file`, `capture`, or the name of a label source."""
     capture_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """One dated, labelled event of the past, as a backtest replays it."""
+
+    text: str
+    label: str
+    at: datetime
+    """Aware, UTC."""
+    index: int
+    """Position in the history in order of time, from 0; rows of one instant keep the order of the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +64,10 @@ class DatasetSnapshot:
     holdout_recent_count: int
     labels: tuple[str, ...]
     created_at: datetime
+    contradicted_count: int = 0
+    """Past rows left out because recent labels contradict them."""
+
+
+def rows_digest(rows: Iterable[SnapshotRow]) -> SnapshotDigest:
+    """The name of a snapshot: the digest of its rows in their order."""
+    return SnapshotDigest(digest_of(tuple(rows)))

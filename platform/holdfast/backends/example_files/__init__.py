@@ -1,0 +1,93 @@
+"""Files of examples and of dated history: CSV, TSV, JSONL and Parquet, gzip too. One clear error with row and column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from holdfast.backends.example_files.columns import LABEL, TEXT, TIME, pick
+from holdfast.backends.example_files.rows import Row, rows_of
+from holdfast.backends.example_files.values import instant, one_label, text_of
+from holdfast.domain.datasets import Example, HistoryRow
+from holdfast.errors import DataInvalid
+
+Say = Callable[[str], None]
+
+__all__ = ["read_examples", "read_history", "read_labels"]
+
+
+def read_examples(path: Path, *, text: str | None = None, label: str | None = None, say: Say | None = None) -> tuple[Example, ...]:
+    """The labelled examples of a file, in its order.
+
+    Args:
+        path: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet`; the text forms also with `.gz`.
+        text: name of the column of texts; absent means the first of the usual names that is there.
+        label: name of the column of labels, likewise. A list-valued column counts where it holds exactly one value.
+        say: told, in one sentence, how many rows were left out because their label was none or several.
+
+    Raises:
+        DataInvalid: with row and column.
+    """
+    found = [Example(text=words, label=name) for _, words, name in _labelled(path, text, label, say)]
+    return tuple(found)
+
+
+def read_history(
+    path: Path, *, text: str | None = None, label: str | None = None, time: str | None = None, say: Say | None = None
+) -> tuple[HistoryRow, ...]:
+    """The dated, labelled rows of a file in order of time; rows of one instant keep the order of the file.
+
+    Times are ISO dates (without a zone: UTC), seconds or milliseconds since 1970, or a year.
+
+    Raises:
+        DataInvalid: with row and column.
+    """
+    dated = []
+    column: str | None = None
+    for row, words, name in _labelled(path, text, label, say):
+        column = column or pick(row, TIME, time, path, "time")
+        dated.append((instant(row, column, path), words, name))
+    dated.sort(key=lambda item: item[0])
+    return tuple(HistoryRow(text=words, label=name, at=at, index=i) for i, (at, words, name) in enumerate(dated))
+
+
+def read_labels(path: Path) -> tuple[tuple[str, str], ...]:
+    """Pairs of capture id and label from a file with the columns `capture_id` (or `request_id`) and `label` (or `value`)."""
+    pairs: list[tuple[str, str]] = []
+    names: tuple[str, str] | None = None
+    for row in rows_of(path):
+        names = names or (
+            pick(row, ("capture_id", "request_id"), None, path, "capture_id"),
+            pick(row, (*LABEL, "value"), None, path, "label"),
+        )
+        label = one_label(row, names[1], path)
+        if label is None:
+            raise DataInvalid(
+                source=str(path), place=f"row {row.number}, column {names[1]}", problem="it holds no or several labels",
+                remedy="give exactly one label per row",
+            )  # fmt: skip
+        pairs.append((text_of(row, names[0], path), label))
+    return tuple(_some(pairs, path))
+
+
+def _labelled(path: Path, text: str | None, label: str | None, say: Say | None) -> Iterator[tuple[Row, str, str]]:
+    kept, dropped = 0, 0
+    names: tuple[str, str] | None = None
+    for row in rows_of(path):
+        names = names or (pick(row, TEXT, text, path, "text"), pick(row, LABEL, label, path, "label"))
+        name = one_label(row, names[1], path)
+        if name is None:
+            dropped += 1
+            continue
+        kept += 1
+        yield row, text_of(row, names[0], path), name
+    if dropped and say is not None and names is not None:
+        say(f"{dropped} of {kept + dropped} rows were left out: column {names[1]} holds no or several values there")
+    if not kept:
+        _some([], path)
+
+
+def _some(found: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
+    if not found:
+        raise DataInvalid(source=str(path), place="row 1", problem="it holds no usable row", remedy="give a file with at least one row")
+    return found
