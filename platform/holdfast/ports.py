@@ -22,7 +22,6 @@ from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingI
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
-from holdfast.domain.records import Plain
 from holdfast.domain.retraining import Retraining, TrainedRung, TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.routing import Assignment, ReplicaReport, Route, RoutingTable
 from holdfast.domain.tasks import TaskContract
@@ -201,7 +200,7 @@ class Promotions(Protocol):
 class Ledger(Protocol):
     """The hash-chained ledger."""
 
-    def append(self, *, at: datetime, kind: str, task: str, actor: str, body: Mapping[str, Plain]) -> LedgerEntry:
+    def append(self, *, at: datetime, kind: str, task: str, actor: str, body: Mapping[str, object]) -> LedgerEntry:
         """Chain one entry to the newest, in this transaction."""
         ...
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.domain.records import Plain, canonical
+from holdfast.domain.records import canonical
 from holdfast.errors import LedgerBroken
 
 GENESIS = "sha256:" + "0" * 64
@@ -30,7 +30,7 @@ class LedgerEntry:
     hash: str
 
 
-def chain(previous: LedgerEntry | None, *, at: datetime, kind: str, task: str, actor: str, body: Mapping[str, Plain]) -> LedgerEntry:
+def chain(previous: LedgerEntry | None, *, at: datetime, kind: str, task: str, actor: str, body: Mapping[str, object]) -> LedgerEntry:
     """The entry that follows ``previous`` (None at the start).
 
     >>> from datetime import datetime, UTC

@@ -12,6 +12,8 @@ from holdfast.domain.tasks import LoraSpec, RetrainingPolicy, Rung
 
 RetrainingState = Literal["requested", "training", "trained", "judged", "promoted", "refused", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"promoted", "refused", "failed", "cancelled"})
+SEED = 20_260
+"""Seed of every split and training; a plan's rows and seed decide its adapters."""
 LEASE_S = 30.0
 """How long a claimed step may take before another worker may claim it; a step takes seconds."""
 
@@ -158,7 +160,13 @@ class Hold:
     until: datetime | None = None
 
 
-def decide(policy: RetrainingPolicy, *, labels_count: int, earlier: Sequence[Retraining], now: datetime) -> Go | Hold:
+GROWTH = 1.25
+"""After a refusal under the same alert, this many times its labels are needed for another try: fewer would hardly change it."""
+
+
+def decide(
+    policy: RetrainingPolicy, *, labels_count: int, earlier: Sequence[Retraining], now: datetime, alert_id: AlertId | None = None
+) -> Go | Hold:
     """Whether an alert whose action is `retrain` may start a training now.
 
     Args:
@@ -166,6 +174,7 @@ def decide(policy: RetrainingPolicy, *, labels_count: int, earlier: Sequence[Ret
         labels_count: labelled captures since the change.
         earlier: every retraining of the task so far.
         now: the instant of the decision.
+        alert_id: of the alert that asks; None for a person.
     """
     if policy.mode == "off":
         return Hold(reason="retraining is off in the contract")
@@ -174,6 +183,10 @@ def decide(policy: RetrainingPolicy, *, labels_count: int, earlier: Sequence[Ret
         return Hold(reason=f"retraining {running[0].retraining_id} is under way")
     if labels_count < policy.min_labels:
         return Hold(reason=f"{policy.min_labels - labels_count} more labels are needed ({labels_count} of {policy.min_labels})")
+    refused = [r.labels_used for r in earlier if r.state == "refused" and alert_id is not None and r.alert_id == alert_id]
+    again_at = round(GROWTH * max(refused, default=0))
+    if labels_count < again_at:
+        return Hold(reason=f"the last candidate was refused; {again_at - labels_count} more labels are needed to try again")
     ended = [r.ended_at for r in earlier if r.ended_at is not None]
     if ended and now < max(ended) + timedelta(seconds=policy.cool_down_s):
         return Hold(reason="cooling down after the last retraining", until=max(ended) + timedelta(seconds=policy.cool_down_s))

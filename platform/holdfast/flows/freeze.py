@@ -1,0 +1,74 @@
+"""Freeze: the rows of a training, as a snapshot that never changes. The first half of the arrow `retrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from holdfast.domain.datasets import DatasetSnapshot, Example, rows_digest
+from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.retraining import SEED, Retraining
+from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot
+from holdfast.domain.tasks import TaskContract
+from holdfast.errors import LabelUnknown, NotFound
+from holdfast.ports import House
+
+
+def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, actor: str) -> DatasetSnapshot:
+    """Freeze a person's examples as the first snapshot of a task. The same examples give the same snapshot.
+
+    Raises NotFound (task), LabelUnknown unless the contract leaves its labels open, StorageRefused.
+    """
+    with house.unit_of_work() as uow:
+        contract = uow.contracts.get(task)
+    if not contract.labels_open:
+        for example in examples:
+            if example.label not in contract.labels:
+                raise LabelUnknown(label=example.label, task=task, known=", ".join(contract.labels))
+    now = house.clock()
+    snapshot = _freeze(house, task, first_snapshot(examples, seed=SEED), now)
+    with house.unit_of_work() as uow:
+        uow.snapshots.put(snapshot)
+        uow.ledger.append(
+            at=now, kind="dataset.frozen", task=task, actor=actor, body={"snapshot": snapshot.digest, "rows": snapshot.row_count}
+        )
+        uow.commit()
+    return snapshot
+
+
+def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, champion: AdapterDigest | None) -> tuple[DatasetSnapshot, int]:
+    """The champion's rows and every label since, frozen; with the number of recent labels among them.
+
+    Raises NotFound when there is no champion to build upon, StorageRefused.
+    """
+    if champion is None:
+        raise NotFound(kind="dataset of task", name=r.task)
+    with house.unit_of_work() as uow:
+        parent = uow.versions.get(champion)
+    past = house.snapshots.load(parent.lineage.snapshot_digest)
+    known = {row.capture_id for row in past if row.capture_id is not None}
+    labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
+    frozen = next_snapshot(
+        past, labelled, since_seq=r.since_seq, reference=house.adapters.reference(champion), policy=contract.retraining, seed=SEED
+    )
+    recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
+    return _freeze(house, r.task, frozen, house.clock()), recent_count
+
+
+def _freeze(house: House, task: TaskName, frozen: FrozenRows, now: datetime) -> DatasetSnapshot:
+    rows = frozen.rows
+    digest = rows_digest(rows)
+    house.snapshots.save(digest, rows)
+    held = [row for row in rows if row.split == "holdout"]
+    return DatasetSnapshot(
+        digest=digest,
+        task=task,
+        row_count=len(rows),
+        train_count=sum(row.split == "train" for row in rows),
+        validation_count=sum(row.split == "validation" for row in rows),
+        holdout_past_count=sum(row.period == "past" for row in held),
+        holdout_recent_count=sum(row.period == "recent" for row in held),
+        labels=tuple(sorted({row.label for row in rows})),
+        created_at=now,
+        contradicted_count=frozen.contradicted_count,
+    )
