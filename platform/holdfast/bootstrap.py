@@ -1,0 +1,120 @@
+"""The only place where ports meet backends: one function per kind of process, each building only what it needs.
+
+The API and the worker never import torch; the gateway imports neither torch nor MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from holdfast import __version__
+from holdfast.ports import AdapterStore, CaptureLog, Clock, House, InferenceEngine, UnitOfWork
+from holdfast.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayParts:
+    """What the gateway works with."""
+
+    unit_of_work: Callable[[], UnitOfWork]
+    log: CaptureLog
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaParts:
+    """What one replica works with."""
+
+    unit_of_work: Callable[[], UnitOfWork]
+    adapters: AdapterStore
+    engine: InferenceEngine
+    clock: Clock
+
+
+def now() -> datetime:
+    """The present instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def for_worker(settings: Settings) -> House:
+    """Everything the loop needs; trainings run on Ray."""
+    return _house(settings)
+
+
+def for_api(settings: Settings) -> House:
+    """The same house: a person's request goes through the same flows as the loop's own."""
+    return _house(settings)
+
+
+def for_gateway(settings: Settings) -> GatewayParts:
+    """Routing table and capture log."""
+    from holdfast.backends.sql import SqlDatabase
+
+    database = SqlDatabase(settings.database)
+    return GatewayParts(unit_of_work=database.unit_of_work, log=database.log(), clock=now)
+
+
+def for_replica(settings: Settings) -> ReplicaParts:
+    """Engine and adapter store."""
+    from holdfast.backends.adapter_store import FolderAdapterStore
+    from holdfast.backends.lora import LoraEngine
+    from holdfast.backends.sql import SqlDatabase
+
+    database = SqlDatabase(settings.database)
+    return ReplicaParts(
+        unit_of_work=database.unit_of_work,
+        adapters=FolderAdapterStore(settings.folder / "adapters"),
+        engine=LoraEngine(base_paths(settings), threads=settings.serving.replica_threads),
+        clock=now,
+    )
+
+
+def base_paths(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Base name to its path and the pinned SHA-256 of its weights."""
+    return {name: (pin.path, pin.sha256) for name, pin in settings.bases.items()}
+
+
+def base_digests(settings: Settings) -> dict[str, str]:
+    """Base name to the pinned digest of its weights, in the form records use."""
+    return {name: f"sha256:{pin.sha256}" for name, pin in settings.bases.items()}
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database to the newest schema. Safe to call from several processes at once."""
+    from holdfast.backends.sql import SqlDatabase
+
+    database = SqlDatabase(settings.database)
+    try:
+        database.migrate()
+    finally:
+        database.dispose()
+
+
+def _house(settings: Settings) -> House:
+    from holdfast.backends.adapter_store import FolderAdapterStore
+    from holdfast.backends.celery_queue import CeleryDoorbell
+    from holdfast.backends.evidently_reports import EvidentlyReporter
+    from holdfast.backends.mlflow_registry import MlflowRegistry
+    from holdfast.backends.snapshot_store import ParquetSnapshotStore
+    from holdfast.backends.sql import SqlDatabase
+
+    folder = settings.folder
+    database = SqlDatabase(settings.database)
+    snapshots = ParquetSnapshotStore(folder / "snapshots")
+    adapters = FolderAdapterStore(folder / "adapters")
+    return House(
+        unit_of_work=database.unit_of_work,
+        log=database.log(),
+        snapshots=snapshots,
+        adapters=adapters,
+        trainer=_trainer(settings, snapshots.path, adapters.folder),
+        registry=MlflowRegistry(settings.local(settings.ports.mlflow)),
+        reporter=EvidentlyReporter(folder),
+        doorbell=CeleryDoorbell(settings),
+        clock=now,
+        base_digests=base_digests(settings),
+        code_revision=f"holdfast {__version__}",
+    )

@@ -1,0 +1,192 @@
+"""A retraining advances by short steps that a kill, a lost part or a second worker cannot spoil."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from holdfast.domain.ids import RetrainingId
+from holdfast.domain.retraining import Retraining
+from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
+from holdfast.errors import Conflict, LabelUnknown, NotFound
+from holdfast.flows import freeze, promote, retrain, roll_out
+from holdfast.ports import House
+from holdfast.testing.builders import TASK, a_capture, a_contract, a_house, a_label, a_replica_report, an_example
+from holdfast.testing.clock import SteppedClock
+from holdfast.testing.twins import CannedTrainer, ListDoorbell, MemoryRegistry
+
+
+def house_with_data(count: int = 400, **policies: object) -> House:
+    house = a_house()
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(floor=0.5, **policies), house.clock())
+        uow.commit()
+    freeze.add_examples(house, TASK, [an_example(n) for n in range(count)], actor="test")
+    return house
+
+
+def run(house: House, retraining: Retraining, *, until: frozenset[str], steps: int = 40) -> Retraining:
+    """Advance on a stepped clock until the retraining is in one of the states."""
+    clock = house.clock
+    assert isinstance(clock, SteppedClock)
+    now = retraining
+    for _ in range(steps):
+        if now.state in until:
+            return now
+        after = retrain.advance(house, retraining.retraining_id, owner="w1")
+        now = after or now
+        clock.step(seconds=2)
+    raise AssertionError(f"still {now.state} after {steps} steps: {now.error}")
+
+
+def promoted_first(house: House) -> Retraining:
+    first = run(house, retrain.request(house, TASK, reason="first", actor="me"), until=frozenset({"judged", "refused", "failed"}))
+    done = retrain.advance(house, first.retraining_id, owner="w1") or first
+    assert done.state == "judged", done.error
+    assert done.candidate_digest is not None
+    promote.promote(house, TASK, digest=done.candidate_digest, actor="me", reason="first")
+    with house.unit_of_work() as uow:
+        uow.replicas.report(a_replica_report(ready=(done.candidate_digest,), reported_at=house.clock()))
+        uow.commit()
+    roll_out.roll_out(house, silence_s=15)
+    return done
+
+
+def label_new_captures(house: House, count: int, champion: str) -> None:
+    house.log.append([a_capture(n, text=f"a wholly new text {n}", adapter_digest=champion) for n in range(count)])
+    house.log.label([a_label(n) for n in range(count)])
+
+
+def test_a_first_training_waits_for_a_person_and_never_promotes_itself() -> None:
+    house = house_with_data()
+    done = promoted_first(house)
+    assert done.champion_digest is None
+    with house.unit_of_work() as uow:
+        assert uow.assignments.all()[TASK].champion == done.candidate_digest
+
+
+def test_a_retraining_with_a_passing_verdict_becomes_champion_by_itself() -> None:
+    house = house_with_data()
+    first = promoted_first(house)
+    label_new_captures(house, 400, str(first.candidate_digest))
+    asked = retrain.request(house, TASK, reason="drift", actor="loop", since_seq=1)
+    done = run(house, asked, until=frozenset({"promoted", "refused", "failed"}))
+    assert done.state == "promoted", done.error
+    with house.unit_of_work() as uow:
+        assignment = uow.assignments.all()[TASK]
+        kinds = [entry.kind for entry in uow.ledger.entries()]
+    assert (assignment.champion, assignment.previous) == (done.candidate_digest, first.candidate_digest)
+    assert done.labels_used == 400
+    assert kinds.count("verdict.given") == 2 and kinds.count("promotion.committed") == 2
+
+
+def test_a_candidate_that_is_no_better_is_refused_and_the_champion_stays() -> None:
+    house = house_with_data()
+    first = promoted_first(house)
+    trainer = house.trainer
+    assert isinstance(trainer, CannedTrainer)
+    label_new_captures(house, 400, str(first.candidate_digest))
+    make = trainer.make
+    assert callable(make)
+
+    def no_better(plan: object) -> object:
+        result = make(plan)  # type: ignore[arg-type, operator]
+        champion = result.scores[plan.champion_digest]  # type: ignore[union-attr, attr-defined]
+        return replace(result, scores={digest: replace(champion, digest=digest) for digest in result.scores})  # type: ignore[type-var, union-attr]
+
+    trainer.make = no_better  # type: ignore[assignment]
+    done = run(house, retrain.request(house, TASK, reason="drift", actor="loop", since_seq=1), until=frozenset({"promoted", "refused"}))
+    assert done.state == "refused"
+    with house.unit_of_work() as uow:
+        assert uow.assignments.all()[TASK].champion == first.candidate_digest
+
+
+def test_suggest_leaves_a_passing_candidate_to_a_person() -> None:
+    house = house_with_data(promotion=PromotionPolicy(mode="suggest"))
+    first = promoted_first(house)
+    label_new_captures(house, 400, str(first.candidate_digest))
+    done = run(house, retrain.request(house, TASK, reason="drift", actor="loop", since_seq=1), until=frozenset({"judged", "refused"}))
+    after = retrain.advance(house, done.retraining_id, owner="w1")
+    assert after is not None and after.state == "judged" and after.due_at > house.clock() + timedelta(days=6)
+
+
+def test_asking_twice_with_one_key_is_asking_once() -> None:
+    house = house_with_data()
+    one = retrain.request(house, TASK, reason="x", actor="me", key="k")
+    two = retrain.request(house, TASK, reason="x", actor="me", key="k")
+    assert one.retraining_id == two.retraining_id
+
+
+def test_a_second_retraining_while_one_is_under_way_is_a_conflict() -> None:
+    house = house_with_data()
+    retrain.request(house, TASK, reason="x", actor="me", key="k")
+    with pytest.raises(Conflict):
+        retrain.request(house, TASK, reason="x", actor="me", key="another")
+
+
+def test_a_task_without_data_cannot_be_trained() -> None:
+    house = a_house()
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(), house.clock())
+        uow.commit()
+    with pytest.raises(NotFound):
+        retrain.request(house, TASK, reason="x", actor="me")
+
+
+def test_examples_with_a_label_outside_the_contract_are_refused_whole() -> None:
+    house = house_with_data(10)
+    with pytest.raises(LabelUnknown):
+        freeze.add_examples(house, TASK, [an_example(1), an_example(2, label="nonsense")], actor="me")
+
+
+def test_the_registry_away_delays_a_step_and_loses_nothing() -> None:
+    house = house_with_data()
+    registry = house.registry
+    assert isinstance(registry, MemoryRegistry)
+    registry.down = True
+    asked = retrain.request(house, TASK, reason="first", actor="me")
+    waiting = run(house, asked, until=frozenset({"trained"}))
+    assert isinstance(house.clock, SteppedClock)
+    for _ in range(3):
+        house.clock.step(seconds=10)
+        waiting = retrain.advance(house, asked.retraining_id, owner="w1") or waiting
+    assert waiting.state == "trained" and "registry" in (waiting.error or "")
+    registry.down = False
+    assert run(house, waiting, until=frozenset({"judged"})).error is None
+
+
+def test_a_training_that_dies_is_started_again_until_its_attempts_are_spent() -> None:
+    house = house_with_data(retraining=RetrainingPolicy(max_attempts=2))
+    trainer = house.trainer
+    assert isinstance(trainer, CannedTrainer)
+    asked = retrain.request(house, TASK, reason="first", actor="me")
+    trainer.failing[asked.retraining_id] = "killed by signal 9"
+    done = run(house, asked, until=frozenset({"failed"}))
+    assert done.attempt == 2 and "killed by signal 9" in (done.error or "")
+
+
+def test_a_worker_whose_lease_was_taken_over_writes_nothing() -> None:
+    house = house_with_data()
+    asked = retrain.request(house, TASK, reason="first", actor="me")
+    assert isinstance(house.clock, SteppedClock)
+    with house.unit_of_work() as uow:
+        stale = uow.retrainings.claim(asked.retraining_id, owner="old", now=house.clock(), lease_s=30)
+        uow.commit()
+    assert stale is not None
+    assert retrain.advance(house, asked.retraining_id, owner="new") is None, "the lease still lives"
+    house.clock.step(seconds=31)
+    assert retrain.advance(house, asked.retraining_id, owner="new") is not None
+    assert retrain._let_go(house, stale, replace(stale, state="failed")) is None
+    with house.unit_of_work() as uow:
+        assert uow.retrainings.get(asked.retraining_id).state == "training"
+
+
+def test_each_step_rings_for_the_next_and_an_unknown_id_is_an_error() -> None:
+    house = house_with_data()
+    retrain.request(house, TASK, reason="first", actor="me")
+    assert isinstance(house.doorbell, ListDoorbell)
+    assert house.doorbell.rings[-1][0] == "holdfast.advance_retraining"
+    with pytest.raises(NotFound):
+        retrain.advance(house, RetrainingId("rtr_nothing"), owner="w1")
