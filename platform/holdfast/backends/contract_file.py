@@ -105,7 +105,7 @@ def _doubled(node: yaml.Node, path: str) -> list[Problem]:
 
 
 def _located(problem: Problem, root: yaml.Node) -> tuple[tuple[int, int], Problem]:
-    """The position to sort by, and the problem with line and column: of the key when it is no field, of the value, or of the nearest parent when absent."""
+    """The position to sort by, and the problem with its place: of the key when it is no field, else of the value or the parent."""
     node, rest = root, problem.place
     mark: Any = root.start_mark
     while isinstance(node, yaml.MappingNode) and rest:
