@@ -1,0 +1,297 @@
+"""A client of the control plane and the data plane. Imports no framework but the HTTP client, so it starts at once.
+
+Every method gives the plain JSON value of the reply, and raises the error of the tree whose ``code`` the problem names.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import quote
+
+import httpx2
+
+from holdfast import errors
+from holdfast.errors import HoldfastError, NotFound, PartUnavailable
+
+Json = dict[str, Any]
+AlertAnswer = Literal["acknowledge", "resolve", "false-alarm"]
+TRIES = 4
+"""Attempts of a reading request; waits of about 0.1, 0.2 and 0.4 s lie between them."""
+AGAIN = frozenset({429, 502, 503, 504})
+
+
+class Client:
+    """One control plane and one data plane, with one key. Safe to use from several threads; close it, or use it in a ``with``."""
+
+    def __init__(
+        self, api_url: str, gateway_url: str, key: str, *, timeout_s: float = 30.0, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self.api_url, self.gateway_url = api_url.rstrip("/"), gateway_url.rstrip("/")
+        self._http = httpx2.Client(
+            headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
+            timeout=httpx2.Timeout(timeout_s, connect=5.0),
+            transport=transport,
+            trust_env=False,  # loopback is never reached through a proxy
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Tasks
+
+    def tasks(self) -> list[Json]:
+        """Contracts of all tasks."""
+        return self._list("tasks")
+
+    def task(self, task: str) -> Json:
+        """How one task stands: contract, assignment, champion, monitors, quality, counts, alerts, retraining, standing."""
+        return self._get(f"tasks/{_part(task)}")
+
+    def create_task(self, contract: Mapping[str, object], *, replace: bool = False) -> Json:
+        """Create a task, or change its contract with ``replace``. Raises ContractInvalid, AlreadyExists."""
+        return self._send("POST", "tasks", dict(contract), params={"replace": "true"} if replace else {})
+
+    # Data
+
+    def add_dataset(self, task: str, examples: Sequence[Mapping[str, str]], *, dry_run: bool = False) -> Json:
+        """``{snapshot, audit}``; on a dry run nothing is stored and the audit lists every mistake. Raises DataInvalid."""
+        params = {"dry_run": "true"} if dry_run else {}
+        return self._send("POST", f"tasks/{_part(task)}/datasets", {"examples": [dict(e) for e in examples]}, params=params)
+
+    def datasets(self, task: str) -> list[Json]:
+        """Records of the snapshots, newest first."""
+        return self._list(f"tasks/{_part(task)}/datasets")
+
+    def add_labels(self, task: str, labels: Sequence[Mapping[str, str]]) -> Json:
+        """``{stored_count, sent_count}`` of ``[{capture_id, value, source?}]``: all or none. Raises NotFound, LabelUnknown."""
+        return self._send("POST", f"tasks/{_part(task)}/labels", {"labels": [dict(label) for label in labels]})
+
+    def captures(self, task: str, *, after: int | None = None, limit: int = 100) -> list[Json]:
+        """Captures in order; without ``after`` the newest."""
+        return self._list(f"tasks/{_part(task)}/captures", {"limit": limit} if after is None else {"after": after, "limit": limit})
+
+    # Loop
+
+    def versions(self, task: str) -> list[Json]:
+        """Adapter versions, by number."""
+        return self._list(f"tasks/{_part(task)}/versions")
+
+    def retrainings(self, task: str) -> list[Json]:
+        """Newest first."""
+        return self._list(f"tasks/{_part(task)}/retrainings")
+
+    def retraining(self, retraining_id: str) -> Json:
+        """One retraining."""
+        return self._get(f"retrainings/{_part(retraining_id)}")
+
+    def request_retraining(self, task: str, *, reason: str, idempotency_key: str | None = None) -> Json:
+        """Ask for a retraining. Raises Conflict when one is under way."""
+        body = {"reason": reason} | ({"idempotency_key": idempotency_key} if idempotency_key else {})
+        return self._send("POST", f"tasks/{_part(task)}/retrainings", body)
+
+    def verdict(self, verdict_id: str) -> Json:
+        """One verdict with its criteria."""
+        return self._get(f"verdicts/{_part(verdict_id)}")
+
+    def promotions(self, task: str) -> list[Json]:
+        """Promotions and rollbacks, newest first."""
+        return self._list(f"tasks/{_part(task)}/promotions")
+
+    def promote(self, task: str, *, adapter_digest: str, reason: str, expected_generation: int | None = None) -> Json:
+        """Make a version champion. Raises GateRefused, StaleGeneration."""
+        body: Json = {"adapter_digest": adapter_digest, "reason": reason}
+        return self._send("POST", f"tasks/{_part(task)}/promotions", body | _generation(expected_generation))
+
+    def roll_back(self, task: str, *, reason: str, expected_generation: int | None = None) -> Json:
+        """Make the previous champion champion again."""
+        return self._send("POST", f"tasks/{_part(task)}/rollbacks", {"reason": reason} | _generation(expected_generation))
+
+    def assignments(self) -> list[Json]:
+        """Who is champion of each task."""
+        return self._list("assignments")
+
+    def monitors(self, task: str) -> list[Json]:
+        """Readings of the champion's monitors; empty while nothing was read."""
+        return self._list(f"tasks/{_part(task)}/monitors")
+
+    def reports(self, task: str, *, limit: int = 50) -> list[Json]:
+        """Drift reports, newest first."""
+        return self._list(f"tasks/{_part(task)}/reports", {"limit": limit})
+
+    def alerts(self, task: str | None = None) -> list[Json]:
+        """Every alert of a task, or every open one of all."""
+        return self._list("alerts", {} if task is None else {"task": task})
+
+    def answer_alert(self, alert_id: str, answer: AlertAnswer) -> Json:
+        """Acknowledge or close an alert."""
+        return self._send("POST", f"alerts/{_part(alert_id)}/{answer}", None)
+
+    # Ledger and keys
+
+    def ledger(self, *, after: int = 0, limit: int = 100) -> list[Json]:
+        """Ledger rows in order."""
+        return self._list("ledger", {"after": after, "limit": limit})
+
+    def all_ledger(self) -> Iterator[Json]:
+        """Every ledger row, read page by page."""
+        after = 0
+        while page := self.ledger(after=after, limit=1_000):
+            yield from page
+            after = page[-1]["seq"]
+
+    def verify_ledger(self) -> Json:
+        """``{entry_count, head}``. Raises LedgerBroken."""
+        return self._get("ledger/verify")
+
+    def keys(self) -> list[Json]:
+        """Names of the valid keys."""
+        return self._list("keys")
+
+    def create_key(self, name: str) -> Json:
+        """``{name, key}``; the key is shown this once."""
+        return self._send("POST", "keys", {"name": name})
+
+    def revoke_key(self, name: str) -> None:
+        """Takes effect within a second."""
+        self._ask("DELETE", f"{self.api_url}/api/v1/keys/{_part(name)}", "the API")
+
+    # Data plane and health
+
+    def predict(self, task: str, text: str, *, request_id: str | None = None, slices: Mapping[str, str] | None = None) -> Json:
+        """One answer of the data plane. With a request id it is stored once however often it is sent."""
+        body: Json = {"text": text}
+        if request_id is not None:
+            body["request_id"] = request_id
+        if slices:
+            body["slices"] = dict(slices)
+        return self._predict(task, body)
+
+    def predict_many(self, task: str, items: Sequence[Mapping[str, object]]) -> list[Json]:
+        """Answers to ``[{text, request_id?, slices?}]``, in order."""
+        answers: list[Json] = self._predict(task, {"items": [dict(item) for item in items]})["answers"]
+        return answers
+
+    def api_ready(self) -> bool:
+        """Whether the control plane can work."""
+        return self._is_ready(self.api_url)
+
+    def gateway_ready(self) -> bool:
+        """Whether the data plane can answer."""
+        return self._is_ready(self.gateway_url)
+
+    def _predict(self, task: str, body: Json) -> Json:
+        url = f"{self.gateway_url}/v1/tasks/{_part(task)}/predict"
+        return _object(self._ask("POST", url, "the gateway", json=body))
+
+    def _is_ready(self, url: str) -> bool:
+        try:
+            return self._http.get(f"{url}/readyz", timeout=2.0).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def _get(self, path: str) -> Json:
+        return _object(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API"))
+
+    def _list(self, path: str, params: Mapping[str, object] | None = None) -> list[Json]:
+        value = _json(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API", params=params))
+        if not isinstance(value, list):
+            raise PartUnavailable(part="the API", reason="it answered something that is not a list")
+        return value
+
+    def _send(self, method: str, path: str, body: Json | None, *, params: Mapping[str, str] | None = None) -> Json:
+        return _object(self._ask(method, f"{self.api_url}/api/v1/{path}", "the API", json=body, params=params))
+
+    def _ask(
+        self, method: str, url: str, part: str, *, json: Json | None = None, params: Mapping[str, object] | None = None
+    ) -> httpx2.Response:
+        """One request; reading ones are tried again when the part is away or busy."""
+        tries = TRIES if method == "GET" else 1
+        for left in reversed(range(tries)):
+            try:
+                response = self._http.request(method, url, json=json, params={k: str(v) for k, v in (params or {}).items()})
+            except httpx2.ConnectError as error:
+                away = PartUnavailable(part=f"{part} at {url.split('/', 3)[2]}", reason="no connection; start it with `holdfast up`")
+                away.mend = "run `holdfast up`."
+                if not left:
+                    raise away from error
+            except httpx2.TransportError as error:
+                if not left:
+                    raise PartUnavailable(part=part, reason=f"{type(error).__name__} at {url.split('?', maxsplit=1)[0]}") from error
+            else:
+                if response.status_code < 400:
+                    return response
+                if response.status_code not in AGAIN or not left:
+                    raise error_of(response)
+            time.sleep(0.1 * 2 ** (tries - 1 - left) * random.uniform(0.7, 1.3))
+        raise AssertionError("the last try returns or raises")
+
+
+def error_of(response: httpx2.Response) -> HoldfastError:
+    """The error that a problem response names by its code, with the message and mend of the server."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    code = str(body.get("code", ""))
+    kind = _kinds().get(code) or _kind_of(response.status_code)
+    message = str(body.get("detail") or f"The server answered {response.status_code}.")
+    return _told(kind, code or kind.code, message, str(body.get("mend", "")))
+
+
+def _told(kind: type[HoldfastError], code: str, message: str, mend: str) -> HoldfastError:
+    """An error of a class whose fields stayed with the server: the texts are all that came over."""
+    error = kind.__new__(kind)
+    Exception.__init__(error, f"{message} {mend}".strip())
+    error.fields, error.message, error.mend = {}, message, mend
+    error.code = code
+    return error
+
+
+def _kinds() -> Mapping[str, type[HoldfastError]]:
+    return {c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, HoldfastError)}
+
+
+def _kind_of(status: int) -> type[HoldfastError]:
+    known: dict[int, type[HoldfastError]] = {401: errors.NotPermitted, 404: NotFound, 409: errors.Conflict, 507: errors.StorageRefused}
+    if status in known:
+        return known[status]
+    return errors.BadInput if status < 500 and status != 429 else errors.Unhealthy
+
+
+def _json(response: httpx2.Response) -> object:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not JSON") from error
+
+
+def _object(response: httpx2.Response) -> Json:
+    value = _json(response)
+    if not isinstance(value, dict):
+        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not an object")
+    return value
+
+
+def _part(text: str) -> str:
+    """One segment of a path. A name with a slash or dots alone names nothing and would reach another route."""
+    if not text or re.fullmatch(r"\.+", text):
+        raise NotFound(kind="record", name=text)
+    return quote(text, safe="")
+
+
+def _generation(expected: int | None) -> Json:
+    return {} if expected is None else {"expected_generation": expected}
