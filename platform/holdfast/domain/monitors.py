@@ -1,16 +1,43 @@
-"""What a monitor remembers and what it says."""
+"""Monitors: what each remembers, what it says, and how new captures and labels change it.
+
+Four stand over every version of a task: `embedding` (inputs: distance to what was known, and the main directions),
+`label_mix` and `confidence` (outputs), `quality` (labelled answers: wrong or not). Each ranks a new row among the
+calibration rows and all earlier traffic, and bets on the ranks. Each is given a quarter of the task's false-alarm budget,
+so that on unchanged traffic the probability of any alarm within n events is at most n / run_length_events, for every n.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.records import canonical
+from holdfast.domain.scorers import NAMES, NO_BIN, Scorers, capture_bins, error_bins
+from holdfast.domain.statistics import e_detector
+from holdfast.domain.statistics.conformal import p_values, tie_of
+from holdfast.domain.tasks import MonitoringPolicy
 
 MonitorName = Literal["embedding", "label_mix", "confidence", "quality"]
 MonitorStatus = Literal["not enough data", "quiet", "watching", "alarm"]
+
+MIN_EVENTS = 20
+"""Fewer events say nothing."""
+MIN_CALIBRATION = 30
+"""Fewer calibration rows say nothing."""
+MOST_ERRORS = 0.99
+"""Error frequency above which a bet on yet more errors is not worth making; keeps its odds finite."""
+MOST_SKIPPED = 0.5
+"""A monitor that could not read a larger share of its events says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +47,7 @@ class MonitorReading:
     monitor: str
     status: MonitorStatus
     log_evidence: float
-    """Natural logarithm of the e-detector's value; an alarm at `log_threshold`."""
+    """Natural logarithm of the e-detector's value, its highest since the alarm after one; an alarm at `log_threshold`."""
     log_threshold: float
     """Logarithm of the guaranteed mean run length, in events, between false alarms of this monitor."""
     event_count: int
@@ -44,3 +71,173 @@ class MonitorSet:
     updated_at: datetime
     version: int = 0
     """Grows by one with each save; a save on an older one is refused, so no event counts twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MonitorState:
+    """What one monitor remembers."""
+
+    counts: NDArray[np.int64]
+    """[components, bins], calibration rows and events ranked so far."""
+    weights: NDArray[np.float64]
+    """[components, cells], of the learned bet."""
+    detector: e_detector.Detector
+    skipped: int = 0
+    """Events that could not be read (not finite, wrong width)."""
+    closed: tuple[str, ...] = ()
+    """Alerts that a person closed, and after each of which this monitor began anew."""
+
+
+def log_threshold(policy: MonitoringPolicy) -> float:
+    """At which log evidence one monitor of a task alarms: its share of the task's budget."""
+    return math.log(policy.run_length_events * len(NAMES))
+
+
+def start(scorers: Scorers) -> dict[str, MonitorState]:
+    """Monitors that have seen no event."""
+    return {name: _fresh(scorers, name) for name in NAMES}
+
+
+def observe(
+    states: Mapping[str, MonitorState], scorers: Scorers, captures: Sequence[Capture], policy: MonitoringPolicy
+) -> dict[str, MonitorState]:
+    """The states after more captures of this version, in the order of the log."""
+    changed = dict(states)
+    for name in ("embedding", "label_mix", "confidence"):
+        if captures and _usable(scorers, name):
+            events = _Events.of(name, captures, capture_bins(scorers, name, captures))
+            changed[name] = _advance(states[name], events, policy)
+    return changed
+
+
+def observe_labels(
+    states: Mapping[str, MonitorState], scorers: Scorers, labelled: Sequence[LabelledCapture], policy: MonitoringPolicy
+) -> dict[str, MonitorState]:
+    """The states after more labels on captures of this version, in the order the labels came."""
+    if not labelled or not _usable(scorers, "quality"):
+        return dict(states)
+    events = _Events.of("quality", [row.capture for row in labelled], error_bins([row.wrong for row in labelled]))
+    return {**states, "quality": _advance(states["quality"], events, policy)}
+
+
+def begin_anew(state: MonitorState, scorers: Scorers, name: str, *, alert_id: str, keep_traffic: bool) -> MonitorState:
+    """The monitor after a person closed its alert: without evidence.
+
+    ``keep_traffic`` (the alarm was false) keeps the traffic so far among what is normal; else only the calibration rows are.
+    """
+    bare = _fresh(scorers, name)
+    counts = state.counts if keep_traffic else bare.counts
+    return dataclasses.replace(bare, counts=counts, closed=(*state.closed, alert_id))
+
+
+def readings(states: Mapping[str, MonitorState], scorers: Scorers, policy: MonitoringPolicy) -> tuple[MonitorReading, ...]:
+    """What every monitor says now, in the order of ``NAMES``."""
+    return tuple(_reading(name, states[name], scorers, policy) for name in NAMES)
+
+
+def dump(state: MonitorState) -> str:
+    """Canonical JSON; read back, the monitor goes on bit for bit."""
+    plain: dict[str, Any] = {
+        "counts": state.counts.tolist(), "weights": state.weights.tolist(), "detector": e_detector.dump(state.detector),
+        "skipped": state.skipped, "closed": list(state.closed),
+    }  # fmt: skip
+    return canonical(plain).decode()
+
+
+def load(text: str) -> MonitorState:
+    """The state that ``dump`` gave."""
+    plain = json.loads(text)
+    return MonitorState(
+        counts=np.array(plain["counts"], dtype=np.int64), weights=np.array(plain["weights"], dtype=np.float64),
+        detector=e_detector.load(plain["detector"]), skipped=int(plain["skipped"]), closed=tuple(plain["closed"]),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Events:
+    """Rows for one monitor that could be read, and how many could not."""
+
+    bins: NDArray[np.int64]
+    """[n, components]"""
+    ties: NDArray[np.float64]
+    """[n, components]"""
+    seqs: list[int]
+    skipped: int
+
+    @classmethod
+    def of(cls, name: str, captures: Sequence[Capture], bins: NDArray[np.int64]) -> _Events:
+        good = (bins != NO_BIN).all(axis=1)
+        kept = [capture for capture, fine in zip(captures, good, strict=True) if fine]
+        ties = [[tie_of(c.capture_id, name, str(j)) for j in range(bins.shape[1])] for c in kept]
+        shape = (len(kept), bins.shape[1])
+        return cls(bins[good], np.array(ties, dtype=np.float64).reshape(shape), [c.seq for c in kept], int((~good).sum()))
+
+
+def _fresh(scorers: Scorers, name: str) -> MonitorState:
+    components = len(scorers.edges[name])
+    bets = len(e_detector.RATIOS) if name == "quality" else 2 * len(e_detector.STEPS) + 1
+    return MonitorState(
+        counts=scorers.calibration[name],
+        weights=np.zeros((components, e_detector.CELLS)),
+        detector=e_detector.fresh(components, bets),
+    )
+
+
+def _usable(scorers: Scorers, name: str) -> bool:
+    """Whether the reference can carry this monitor: enough calibration rows, and a score that is not constant."""
+    return bool(scorers.calibration[name][0].sum() >= MIN_CALIBRATION and all(len(e) > 0 for e in scorers.edges[name]))
+
+
+def _advance(state: MonitorState, events: _Events, policy: MonitoringPolicy) -> MonitorState:
+    skipped = state.skipped + events.skipped
+    if not events.seqs:
+        return dataclasses.replace(state, skipped=skipped)
+    ranked = [p_values(c, b, t) for c, b, t in zip(state.counts, events.bins.T, events.ties.T, strict=True)]
+    p = np.column_stack([one[0] for one in ranked])  # [n, components]
+    if state.detector.log_r.shape[1] == len(e_detector.RATIOS):
+        bets, weights = e_detector.odds_bets(p, _error_rates(state.counts[0], events.bins[:, 0])), state.weights
+    else:
+        learned, weights = e_detector.learned_bets(p, state.weights)
+        bets = np.concatenate([e_detector.step_bets(p), learned], axis=-1)  # [n, components, bets]
+    detector = e_detector.advance(state.detector, bets, events.seqs, log_threshold(policy))
+    counts = np.stack([one[1] for one in ranked])
+    return dataclasses.replace(state, counts=counts, weights=weights, detector=detector, skipped=skipped)
+
+
+def _error_rates(counts: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What the error frequency would be with each event [n] wrong, from the rows before it: a wrong one always ranks within it."""
+    wrong = counts[1] + np.concatenate([[0], np.cumsum(bins)[:-1]])
+    rows = counts.sum() + np.arange(len(bins))
+    rates: NDArray[np.float64] = np.minimum((wrong + 1.0) / (rows + 1.0), MOST_ERRORS)
+    return rates
+
+
+def _reading(name: str, state: MonitorState, scorers: Scorers, policy: MonitoringPolicy) -> MonitorReading:
+    detector, threshold = state.detector, log_threshold(policy)
+    status = _status(state, usable=_usable(scorers, name), threshold=threshold)
+    onset = detector.onset_seq if detector.alarm_seq else e_detector.onset_of(detector.cusum, detector.start)
+    detail = {"calibration_rows": float(scorers.calibration[name][0].sum()), "skipped": float(state.skipped)}
+    if name == "quality" and detector.event_count:
+        detail |= _error_detail(state, scorers)
+    return MonitorReading(
+        monitor=name, status=status, log_evidence=max(detector.evidence, 0.0) if detector.event_count else 0.0,
+        log_threshold=threshold, event_count=detector.event_count, onset_seq=onset if status in ("watching", "alarm") else 0,
+        detail=detail | ({"alarm_seq": float(detector.alarm_seq)} if detector.alarm_seq else {}),
+    )  # fmt: skip
+
+
+def _status(state: MonitorState, *, usable: bool, threshold: float) -> MonitorStatus:
+    detector = state.detector
+    if detector.alarm_seq:
+        return "alarm"
+    seen = detector.event_count + state.skipped
+    if not usable or detector.event_count < MIN_EVENTS or state.skipped > MOST_SKIPPED * seen:
+        return "not enough data"
+    return "watching" if detector.evidence > threshold / 2 else "quiet"
+
+
+def _error_detail(state: MonitorState, scorers: Scorers) -> dict[str, float]:
+    before = scorers.calibration["quality"][0]
+    since = state.counts[0] - before
+    rates = {"error_rate_reference": before[1] / max(1, before.sum()), "error_rate_since": since[1] / max(1, since.sum())}
+    return {name: float(rate) for name, rate in rates.items()}
