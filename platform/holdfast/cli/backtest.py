@@ -1,0 +1,112 @@
+"""`holdfast backtest`: what the loop would have done on your own history."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from holdfast import bootstrap_backtest
+from holdfast.cli.backtest_plot import show
+from holdfast.domain.backtest import Backtest, ReplayPlan, check_plan, derived_contract, warmup_rows
+from holdfast.domain.datasets import HistoryRow
+from holdfast.domain.records import to_plain
+from holdfast.domain.tasks import TaskContract
+from holdfast.errors import DataInvalid, StorageRefused
+from holdfast.flows.backtest import backtest
+from holdfast.settings import read_settings
+
+HELP = """Replay a dated, labelled history and say what the loop would have done.
+
+HISTORY is CSV, TSV, JSONL or Parquet (the text forms also gzipped), one row per event, with a text, a label and a time. The oldest
+rows train the first version; the rest is answered in order of time by three arms: the loop itself (the same monitors, diagnosis,
+training, gate and promotion as in operation, on a stepped clock), the frozen first version, and a bound that is trained anew before
+each period on every label so far. Works offline and starts nothing.
+
+Without --policy the rung is `head` (a classifier on the frozen embedding; minutes instead of hours), there is no quality floor and no
+cool-down. With --policy FILE (a task contract) its monitoring, retraining and promotion policy, base and token limit are used, so
+`rung: lora` or `smallest` replays what those would do; its labels are replaced by those of the warm-up, and new ones are allowed.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("backtest", help=HELP)(_command)
+
+
+def _command(  # noqa: PLR0917 - one parameter per option
+    history: Annotated[Path, typer.Argument(help="The file.")],
+    text: Annotated[str | None, typer.Option(help="Column of the texts; absent means the first of the usual names.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the labels. Rows with several labels in a list are left out.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column of the times.")] = None,
+    warmup_share: Annotated[float, typer.Option(help="Share of the rows, the oldest, that the first version is trained on.")] = 0.2,
+    label_delay: Annotated[int, typer.Option(help="Events until the label of an event is known.")] = 100,
+    label_share: Annotated[float, typer.Option(help="Share of events whose label ever becomes known to the loop.")] = 1.0,
+    policy: Annotated[Path | None, typer.Option(help="A task contract, for its policies.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which labels become known.")] = 0,
+    periods: Annotated[int, typer.Option(help="Periods of the table, of equal event count.")] = 20,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON; - writes it to standard output.")] = None,
+    html_out: Annotated[Path | None, typer.Option("--html", help="Write a page with the figure.")] = None,
+) -> None:
+    plan = ReplayPlan(warmup_share=warmup_share, label_delay=label_delay, label_share=label_share, seed=seed, period_count=periods)
+    check_plan(plan)
+    _check_targets(json_out, html_out)
+    aside = Console(stderr=True)
+    rows = bootstrap_backtest.read_history(history, text=text, label=label, time=time, say=aside.print)
+    contract = contract_for(rows, plan, policy, source=str(history))
+    result = run(rows, contract, plan, aside)
+    if html_out is not None:
+        bootstrap_backtest.write_page(result, html_out, title=history.name)
+        aside.print(f"The page is {html_out}")
+    if json_out is None or str(json_out) != "-":
+        show(result, Console(), title=history.name)
+    if json_out is not None:
+        _write_json(result, json_out)
+
+
+def contract_for(rows: tuple[HistoryRow, ...], plan: ReplayPlan, policy: Path | None, *, source: str) -> TaskContract:
+    """The contract that a history is replayed under. Raises ContractInvalid, DataInvalid."""
+    try:
+        warmup = rows[: warmup_rows(rows, plan)]
+    except DataInvalid as error:
+        raise DataInvalid(**{**error.fields, "source": source}) from None
+    derived = derived_contract(warmup)
+    if policy is None:
+        return derived
+    return replace(bootstrap_backtest.read_contract(policy), labels=derived.labels, labels_open=True)
+
+
+def run(rows: tuple[HistoryRow, ...], contract: TaskContract, plan: ReplayPlan, aside: Console) -> Backtest:
+    """Replay in a folder that is gone afterwards, with a progress bar on ``aside``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with tempfile.TemporaryDirectory(prefix="holdfast-backtest-") as folder, Progress(*columns, console=aside, transient=True) as bar:
+        job = bar.add_task("training the first version", total=None)
+        stage = bootstrap_backtest.for_backtest(read_settings(), Path(folder))
+        return backtest(
+            stage, contract, rows, plan,
+            lambda done, total: bar.update(job, completed=done, total=total, description="replaying"),
+        )  # fmt: skip
+
+
+def _check_targets(*targets: Path | None) -> None:
+    """A result of minutes is not lost to a wrong folder name."""
+    for target in targets:
+        if target is not None and str(target) != "-" and not target.absolute().parent.is_dir():
+            raise StorageRefused(place=str(target), reason="its folder does not exist")
+
+
+def _write_json(result: Backtest, target: Path) -> None:
+    text = json.dumps(to_plain(result), indent=2, ensure_ascii=False) + "\n"
+    if str(target) == "-":
+        print(text, end="")
+        return
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageRefused(place=str(target), reason=error.strerror or str(error)) from error
