@@ -30,6 +30,8 @@ class Alert:
     onset_seq: int
     """Capture seq at which the change most likely began."""
     diagnosis: Diagnosis
+    response: str = ""
+    """What the loop does about it now, in words."""
 
 
 def fingerprint_of(task: TaskName, adapter_digest: AdapterDigest, family: str) -> str:
