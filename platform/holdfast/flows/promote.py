@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from holdfast.domain.ids import AdapterDigest, PromotionId, TaskName, VerdictId, derive
@@ -37,6 +38,7 @@ def promote(
         promotion = _move(
             uow, now, current, kind="promotion", task=task, digest=digest, verdict_id=verdict.verdict_id, actor=actor, reason=reason
         )
+        _conclude_retraining(uow, promotion)
         uow.commit()
     house.doorbell.ring("holdfast.reconcile_fleet")
     return promotion
@@ -67,6 +69,14 @@ def _current(uow: UnitOfWork, task: TaskName, expected_generation: int | None) -
     if expected_generation is not None and expected_generation != actual:
         raise StaleGeneration(task=task, expected=expected_generation, actual=actual)
     return current
+
+
+def _conclude_retraining(uow: UnitOfWork, promotion: Promotion) -> None:
+    """The retraining that made the version has reached its end. One that a worker holds right now is concluded by that worker."""
+    for r in uow.retrainings.of_task(promotion.task):
+        if r.candidate_digest == promotion.digest and r.state == "judged" and r.lease_owner is None:
+            done = replace(r, state="promoted", promotion_id=promotion.promotion_id, ended_at=promotion.created_at, fence=r.fence + 1)
+            uow.retrainings.save(done)
 
 
 def _promotion_of(uow: UnitOfWork, current: Assignment) -> Promotion:

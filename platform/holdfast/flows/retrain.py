@@ -18,12 +18,14 @@ from holdfast.domain.ids import AlertId, RetrainingId, SnapshotDigest, TaskName,
 from holdfast.domain.records import to_plain
 from holdfast.domain.retraining import ENDED, LEASE_S, SEED, Retraining, TrainedRung, TrainingPlan, TrainingResult, rungs_of
 from holdfast.domain.tasks import TaskContract
-from holdfast.errors import Conflict, HoldfastError, LeaseLost, NotFound, PartUnavailable
+from holdfast.errors import Conflict, GateRefused, HoldfastError, LeaseLost, NotFound, PartUnavailable
 from holdfast.flows import freeze, judge, promote
 from holdfast.ports import House, UnitOfWork
 
 POLL_S = 1.0
 """Seconds until a training that runs is looked at again."""
+WAIT_S = 30.0
+"""Seconds until a candidate that waits for a person is looked at again: it may have been promoted, or its verdict have expired."""
 RETRY_S = 5.0
 """Seconds until a step whose outside part was away is tried again."""
 
@@ -65,7 +67,7 @@ def request(
         )
         running = [r for r in earlier if r.state not in ENDED and r.retraining_id != wanted.retraining_id]
         if running:
-            raise Conflict(problem=f"Retraining {running[0].retraining_id} of task {task} is under way ({running[0].state}).")
+            _supersede(uow, running[0], now)
         stored = uow.retrainings.request(wanted)
         if stored == wanted:
             body = {"retraining": stored.retraining_id, "reason": reason, "alert": alert_id}
@@ -73,6 +75,13 @@ def request(
         uow.commit()
     house.doorbell.ring("holdfast.advance_retraining", stored.retraining_id)
     return stored
+
+
+def _supersede(uow: UnitOfWork, running: Retraining, now: datetime) -> None:
+    """A judged candidate that waits for a person gives way to a newer request; anything else that runs does not."""
+    if running.state != "judged":
+        raise Conflict(problem=f"Retraining {running.retraining_id} of task {running.task} is under way ({running.state}).")
+    uow.retrainings.save(_ended(running, "refused", now, error="superseded by a newer request"))
 
 
 def advance(house: House, retraining_id: RetrainingId, *, owner: str) -> Retraining | None:
@@ -93,6 +102,8 @@ def advance(house: House, retraining_id: RetrainingId, *, owner: str) -> Retrain
         after = _later(claimed, now, RETRY_S, error=away.message)
     except LeaseLost:
         return None
+    except GateRefused as refused:
+        after = _ended(claimed, "refused", house.clock(), error=refused.message)
     except HoldfastError as refused:
         after = _ended(claimed, "failed", house.clock(), error=refused.message)
     return _let_go(house, claimed, after)
@@ -263,7 +274,7 @@ def _conclude(house: House, r: Retraining) -> Retraining:
     if now >= verdict.expires_at:
         return _ended(r, "refused", now, error="nobody promoted it before its verdict expired")
     if mode != "automatic" or r.champion_digest is None:
-        return replace(r, due_at=verdict.expires_at)
+        return _later(r, now, WAIT_S)
     promotion = promote.promote(house, r.task, digest=r.candidate_digest, actor="policy", reason=r.reason)
     return replace(_ended(r, "promoted", now), promotion_id=promotion.promotion_id)
 

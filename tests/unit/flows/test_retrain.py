@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from holdfast.domain.ids import RetrainingId
-from holdfast.domain.retraining import Retraining
+from holdfast.domain.ids import AdapterDigest, RetrainingId
+from holdfast.domain.retraining import Retraining, TrainingPlan, TrainingResult
 from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
 from holdfast.errors import Conflict, LabelUnknown, NotFound
 from holdfast.flows import freeze, promote, retrain, roll_out
@@ -91,12 +91,12 @@ def test_a_candidate_that_is_no_better_is_refused_and_the_champion_stays() -> No
     make = trainer.make
     assert callable(make)
 
-    def no_better(plan: object) -> object:
-        result = make(plan)  # type: ignore[arg-type, operator]
-        champion = result.scores[plan.champion_digest]  # type: ignore[union-attr, attr-defined]
-        return replace(result, scores={digest: replace(champion, digest=digest) for digest in result.scores})  # type: ignore[type-var, union-attr]
+    def no_better(plan: TrainingPlan) -> TrainingResult:
+        result = make(plan)
+        champion = result.scores[str(plan.champion_digest)]
+        return replace(result, scores={d: replace(champion, digest=AdapterDigest(d)) for d in result.scores})
 
-    trainer.make = no_better  # type: ignore[assignment]
+    trainer.make = no_better
     done = run(house, retrain.request(house, TASK, reason="drift", actor="loop", since_seq=1), until=frozenset({"promoted", "refused"}))
     assert done.state == "refused"
     with house.unit_of_work() as uow:
@@ -109,7 +109,17 @@ def test_suggest_leaves_a_passing_candidate_to_a_person() -> None:
     label_new_captures(house, 400, str(first.candidate_digest))
     done = run(house, retrain.request(house, TASK, reason="drift", actor="loop", since_seq=1), until=frozenset({"judged", "refused"}))
     after = retrain.advance(house, done.retraining_id, owner="w1")
-    assert after is not None and after.state == "judged" and after.due_at > house.clock() + timedelta(days=6)
+    assert after is not None and after.state == "judged" and after.due_at > house.clock()
+
+
+def test_a_candidate_nobody_promotes_is_refused_when_its_verdict_expires() -> None:
+    house = house_with_data()
+    asked = retrain.request(house, TASK, reason="first", actor="me")
+    run(house, asked, until=frozenset({"judged"}))
+    assert isinstance(house.clock, SteppedClock)
+    house.clock.step(seconds=timedelta(days=8).total_seconds())
+    after = retrain.advance(house, asked.retraining_id, owner="w1")
+    assert after is not None and after.state == "refused" and "expired" in (after.error or "")
 
 
 def test_asking_twice_with_one_key_is_asking_once() -> None:
