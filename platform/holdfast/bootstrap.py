@@ -9,10 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast import __version__
+from holdfast.domain.ids import AdapterDigest, SnapshotDigest
 from holdfast.ports import AdapterStore, CaptureLog, Clock, House, InferenceEngine, UnitOfWork
 from holdfast.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from holdfast.backends.ray_fleet import RayFleet
+    from holdfast.backends.ray_training import RayTrainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,18 @@ def for_worker(settings: Settings) -> House:
     return _house(settings)
 
 
+def for_messages(settings: Settings) -> Celery:
+    """The Celery application of the worker: the other side of the doorbell. An embedded broker is emptied first.
+
+    Whatever lies in it is older than this worker, perhaps half-written, and said again by the first sweep.
+    """
+    from holdfast.backends.celery_queue import message_app, purge_folder
+
+    if settings.broker_url is None:
+        purge_folder(settings.folder)
+    return message_app(settings.folder, settings.broker_url)
+
+
 def for_api(settings: Settings) -> House:
     """The same house: a person's request goes through the same flows as the loop's own."""
     return _house(settings)
@@ -55,6 +75,13 @@ def for_gateway(settings: Settings) -> GatewayParts:
 
     database = SqlDatabase(settings.database)
     return GatewayParts(unit_of_work=database.unit_of_work, log=database.log(), clock=now)
+
+
+def fleet(settings: Settings) -> RayFleet:
+    """The way from the gateway to the replicas; nothing is connected yet."""
+    from holdfast.backends.ray_fleet import RayFleet
+
+    return RayFleet(settings, "holdfast.serving.app:build")
 
 
 def for_replica(settings: Settings) -> ReplicaParts:
@@ -113,8 +140,25 @@ def _house(settings: Settings) -> House:
         trainer=_trainer(settings, snapshots.path, adapters.folder),
         registry=MlflowRegistry(settings.local(settings.ports.mlflow)),
         reporter=EvidentlyReporter(folder),
-        doorbell=CeleryDoorbell(settings),
+        doorbell=CeleryDoorbell(folder, settings.broker_url),
         clock=now,
         base_digests=base_digests(settings),
         code_revision=f"holdfast {__version__}",
+    )
+
+
+def _trainer(
+    settings: Settings, snapshot_path: Callable[[SnapshotDigest], Path], adapter_folder: Callable[[AdapterDigest], Path]
+) -> RayTrainer:
+    from holdfast.backends.ray_fleet import token_path
+    from holdfast.backends.ray_training import JobsApi, RayTrainer
+
+    return RayTrainer(
+        jobs=JobsApi(f"http://127.0.0.1:{settings.ports.ray_dashboard}", token_path(settings)),
+        work_folder=settings.folder / "work",
+        cache_folder=settings.folder / "cache",
+        snapshot_path=snapshot_path,
+        adapter_folder=adapter_folder,
+        base_paths={name: pin.path for name, pin in settings.bases.items()},
+        threads=settings.train_threads,
     )

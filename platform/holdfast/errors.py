@@ -8,6 +8,7 @@ begins with ``Mend:`` says what to do next. Both are formatted with the fields.
     |   |-- ContractInvalid
     |   |-- DataInvalid
     |   |-- RequestInvalid
+    |   |-- BodyTooLarge
     |   |-- LabelUnknown
     |   |-- AdapterRefused
     |   `-- BaseModelRefused
@@ -23,6 +24,8 @@ begins with ``Mend:`` says what to do next. Both are formatted with the fields.
     |-- Unhealthy                a part that is needed does not work now
     |   |-- PartUnavailable
     |   |-- StorageRefused
+    |   |-- Overloaded
+    |   |-- DeadlinePassed
     |   `-- TrainingFailed
     `-- LedgerBroken             the chain does not verify
 """
@@ -102,6 +105,15 @@ class RequestInvalid(BadInput):
     """
 
     code = "request_invalid"
+
+
+class BodyTooLarge(BadInput):
+    """The body is larger than {limit_mib} MiB.
+
+    Mend: send it in smaller parts; nothing was read.
+    """
+
+    code = "body_too_large"
 
 
 class LabelUnknown(BadInput):
@@ -237,6 +249,24 @@ class StorageRefused(Unhealthy):
     """
 
     code = "storage_refused"
+
+
+class Overloaded(Unhealthy):
+    """{count} requests wait already.
+
+    Mend: send it again after the pause in Retry-After, or add replicas.
+    """
+
+    code = "overloaded"
+
+
+class DeadlinePassed(Unhealthy):
+    """There was no answer within {seconds} s.
+
+    Mend: send it again; a prediction asked twice is harmless. See `holdfast doctor` if it goes on.
+    """
+
+    code = "deadline_passed"
 
 
 class TrainingFailed(Unhealthy):

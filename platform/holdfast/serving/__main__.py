@@ -1,0 +1,79 @@
+"""The gateway as a process: ``python -m holdfast.serving``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from holdfast import bootstrap
+from holdfast.flows.record import record_captures
+from holdfast.serving.batching import Batcher
+from holdfast.serving.capture_buffer import CaptureBuffer
+from holdfast.serving.connection import Connection
+from holdfast.serving.gateway import GatewayState, make_app
+from holdfast.serving.metrics import GatewayMetrics
+from holdfast.serving.routing_feed import RoutingFeed
+from holdfast.settings import Settings, read_settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until the process is told to end."""
+    parts = bootstrap.for_gateway(settings)
+    connection = Connection(bootstrap.fleet(settings), {"settings": settings.model_dump_json()})
+    feed = RoutingFeed(parts.unit_of_work, refresh_s=settings.serving.refresh_s)
+    buffer = CaptureBuffer(
+        settings.folder / "spool", functools.partial(record_captures, parts.log), segment_rows=settings.serving.spool_segment_rows
+    )
+    batcher = Batcher(
+        connection.ask,
+        batch_rows=settings.serving.batch_rows,
+        queue_rows=settings.serving.queue_rows,
+        lanes=settings.serving.replica_count + 1,  # one that is answered per replica, and one on its way
+    )
+    state = GatewayState(
+        feed=feed, batcher=batcher, buffer=buffer, clock=parts.clock, metrics=GatewayMetrics(),
+        deadline_s=settings.serving.deadline_s, ready=lambda: not_ready(connection, feed),
+    )  # fmt: skip
+    watch(state)
+
+    @contextlib.asynccontextmanager
+    async def life() -> AsyncIterator[None]:
+        feed.start()
+        buffer.start()
+        try:
+            async with connection.kept():
+                yield
+        finally:
+            feed.close()
+            buffer.close()
+
+    uvicorn.run(make_app(state, life), host=settings.host, port=settings.ports.gateway, log_level="warning", access_log=False)
+
+
+def not_ready(connection: Connection, feed: RoutingFeed) -> str | None:
+    """Why the gateway is not ready; None when it is. A database that fails later does not make it unready."""
+    if feed.failing is not None and not feed.generation:
+        return f"the routing table was not read yet: {feed.failing}"
+    return connection.reason
+
+
+def watch(state: GatewayState) -> None:
+    """Gauges over what the parts count themselves."""
+    metrics, buffer, batcher = state.metrics, state.buffer, state.batcher
+    metrics.watch("holdfast_routing_generation", "Generation of the routing table in force.", lambda: state.feed.generation)
+    metrics.watch("holdfast_queue_rows", "Texts that wait for a micro-batch.", lambda: batcher.waiting_count)
+    metrics.watch("holdfast_batches_total", "Micro-batches answered.", lambda: batcher.batch_count)
+    metrics.watch("holdfast_batch_retries_total", "Micro-batches asked again.", lambda: batcher.retry_count)
+    if buffer is not None:
+        for outcome in ("accepted", "refused", "stored", "torn", "unreadable"):
+            metrics.watch(f"holdfast_captures_{outcome}_total", f"Captures {outcome}.", functools.partial(getattr, buffer.counts, outcome))
+        metrics.watch("holdfast_captures_waiting", "Spool segments that wait for the log.", lambda: buffer.waiting_count)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    serve(read_settings())

@@ -1,0 +1,89 @@
+"""Keeps the gateway joined to the fleet: connects, notices when Ray went away, and connects again, while HTTP goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from holdfast.errors import PartUnavailable
+from holdfast.serving.batching import Answer, Question
+
+log = logging.getLogger("holdfast.serving")
+LOOK_S = 0.5
+SILENT_S = 20.0
+"""After so long without an answer the application is looked at again, and deployed anew if it failed."""
+
+
+class Fleet(Protocol):
+    """Where the replicas are. Connecting and leaving block; asking does not."""
+
+    def alive(self) -> bool: ...
+    def connect(self, arguments: dict[str, str]) -> None: ...
+    def close(self) -> None: ...
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Answer | str]: ...
+
+
+class Connection:
+    """The state of the way to the replicas."""
+
+    def __init__(self, fleet: Fleet, arguments: dict[str, str]) -> None:
+        self._fleet, self._arguments = fleet, arguments
+        self._answered_at = 0.0
+        self.reason: str | None = "not connected to Ray yet"
+        """Why no replica answers; None when one does."""
+
+    async def ask(self, questions: Sequence[Question]) -> Sequence[Answer | str]:
+        """Ask a replica; an answer counts as a sign of life."""
+        answers = await self._fleet.ask(questions)
+        self._answered_at = time.monotonic()
+        return answers
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keep the connection for the length of the block."""
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+            await asyncio.to_thread(self._fleet.close)
+
+    async def _keep(self) -> None:
+        joined, silent_since = False, time.monotonic()
+        while True:
+            if not joined or not self._fleet.alive() or time.monotonic() - silent_since > SILENT_S:
+                joined = await self._join()
+                silent_since = time.monotonic()
+            if joined:
+                self.reason = await self._sign_of_life()
+                silent_since = time.monotonic() if self.reason is None else silent_since
+            await asyncio.sleep(LOOK_S)
+
+    async def _join(self) -> bool:
+        try:
+            if not await asyncio.to_thread(self._fleet.alive):
+                await asyncio.to_thread(self._fleet.close)
+            await asyncio.to_thread(self._fleet.connect, self._arguments)
+        except PartUnavailable as error:
+            if self.reason != error.message:
+                log.warning("%s", error.message)
+            self.reason = error.message
+            return False
+        return True
+
+    async def _sign_of_life(self) -> str | None:
+        """None when a replica answered within the last 2 s or answers now."""
+        if time.monotonic() - self._answered_at < 2.0:
+            return None
+        try:
+            async with asyncio.timeout(5.0):
+                await self.ask([])
+        except (PartUnavailable, TimeoutError) as error:
+            return f"no replica answers: {error}"
+        return None

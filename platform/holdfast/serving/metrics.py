@@ -1,0 +1,29 @@
+"""What the gateway counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class GatewayMetrics:
+    """One registry per gateway, so that two in one process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("holdfast_requests_total", "Requests by task and outcome.", ["task", "outcome"], registry=self.registry)
+        self.seconds = Histogram(
+            "holdfast_request_duration_seconds", "From arrival to answer.", ["task"], registry=self.registry, buckets=BUCKETS_S
+        )
+        self.rows = Counter("holdfast_predictions_total", "Texts answered, by task and route.", ["task", "route"], registry=self.registry)
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when somebody asks."""
+        Gauge(name, text, registry=self.registry).set_function(value)
+
+    def text(self) -> bytes:
+        """All of it."""
+        return generate_latest(self.registry)
