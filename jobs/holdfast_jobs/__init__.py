@@ -1,0 +1,1 @@
+"""The Celery delivery of the loop: each job is a name, ids, and one call of a flow."""

@@ -1,0 +1,67 @@
+"""One Evidently run over a comparison, and its numbers under stable names."""
+
+from __future__ import annotations
+
+import math
+import os
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from holdfast.backends.evidently_reports.columns import MIN_ROWS, NUMBERS, Comparison
+
+if TYPE_CHECKING:
+    from evidently.core.report import Snapshot
+
+QUALITY = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1Score": "f1"}
+
+
+def silence() -> None:
+    """Before Evidently is imported: it would report its use to its makers."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # noqa: TID251 - read by Evidently at import, and from nowhere else
+
+
+def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
+    """Drift of every usable column; quality too where enough rows of both windows are labelled."""
+    silence()
+    from evidently import DataDefinition, Dataset, MulticlassClassification, Report
+    from evidently.presets import ClassificationQuality, ClassificationQualityByLabel, DataDriftPreset
+
+    drift = DataDriftPreset(
+        columns=list(comparison.columns),
+        cat_method="jensenshannon",
+        num_method="jensenshannon",
+        per_column_threshold=comparison.thresholds,
+    )
+    judged = min(comparison.labelled_count, int(comparison.reference["target"].notna().sum())) >= MIN_ROWS
+    definition = DataDefinition(
+        text_columns=["text"],
+        categorical_columns=["prediction", "target"] if judged else ["prediction"],
+        numerical_columns=[c for c in comparison.columns if c != "prediction" and c not in NUMBERS[1:]],
+        numerical_descriptors=[c for c in comparison.columns if c in NUMBERS[1:]],
+        classification=[MulticlassClassification(target="target", prediction_labels="prediction")] if judged else None,
+    )
+    presets = [drift, ClassificationQuality(), ClassificationQualityByLabel()] if judged else [drift]
+    current, reference = (_data(Dataset, table, definition) for table in (comparison.current, comparison.reference))
+    return Report(presets, include_tests=False).run(current, reference, timestamp=at)
+
+
+def _data(dataset: Any, table: Any, definition: Any) -> Any:
+    """Texts themselves stay out: what Evidently never sees, no page and no workspace can show."""
+    return dataset.from_pandas(table.assign(text=""), data_definition=definition)
+
+
+def measures(snapshot: Snapshot, comparison: Comparison) -> dict[str, float]:
+    """Finite numbers by stable name."""
+    found: dict[str, float] = {f"threshold.{name}": value for name, value in comparison.thresholds.items()}
+    for metric in snapshot.dict()["metrics"]:
+        kind, value = metric["config"]["type"].rsplit(":", 1)[-1], metric["value"]
+        if kind == "ValueDrift":
+            found[f"drift.{metric['config']['column']}"] = float(value)
+        elif kind == "DriftedColumnsCount":
+            found["drift.share_columns"] = float(value["share"])
+        elif kind in QUALITY:
+            found[f"quality.{QUALITY[kind]}"] = float(value)
+    directions = [value for name, value in found.items() if name.startswith("drift.embedding_pc")]
+    if directions:
+        found["drift.embedding"] = max(directions)
+    return {name: value for name, value in sorted(found.items()) if math.isfinite(value)}
