@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     serving: Serving = Serving()
     loop: Loop = Loop()
     bases: dict[str, BasePin] = Field(default={"minilm": MINILM}, description="Base models by name.")
+    debug: bool = Field(default=False, description="Show the trace of an unexpected error on the command line; else it lies in the log.")
     train_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a training; one leaves a core for answers.")
 
     @property

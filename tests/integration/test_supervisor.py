@@ -148,7 +148,7 @@ def test_a_grandchild_that_hides_from_marker_and_session_is_ended_with_the_home(
     assert orphan.is_running()
     supervisor.terminate()
     supervisor.wait(30)
-    assert not orphan.is_running()
+    assert processes.wait((orphan,), 0) == ()
 
 
 def test_stopping_ends_children_grandchildren_and_stubborn_ones(home: Path, supervise: Supervise) -> None:
