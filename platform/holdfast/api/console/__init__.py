@@ -1,0 +1,1 @@
+"""The console: pages made on the server, which work without scripts."""

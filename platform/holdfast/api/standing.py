@@ -1,0 +1,299 @@
+"""How a task stands: the facts read once, and what they mean in words: a state, a reason, the loop's step, the one thing to press."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from holdfast.api.series import Labelled, SeriesCache, quality_of
+from holdfast.domain.adapters import AdapterVersion
+from holdfast.domain.alerts import Alert
+from holdfast.domain.gates import Verdict
+from holdfast.domain.ids import TaskName
+from holdfast.domain.monitors import MonitorSet
+from holdfast.domain.quality import QualityReport
+from holdfast.domain.retraining import ENDED, Retraining
+from holdfast.domain.routing import Assignment, ReplicaReport, Route
+from holdfast.domain.tasks import TaskContract
+from holdfast.ports import House
+
+State = Literal["needs you", "healing", "at risk", "healthy", "unknown"]
+URGENCY: tuple[State, ...] = ("needs you", "healing", "at risk", "unknown", "healthy")
+"""Order of the rows of the fleet."""
+Deed = Literal["promote", "roll back", "retrain", "label", "bring data", "look"]
+_series = SeriesCache()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What is known of one task, read at one moment."""
+
+    contract: TaskContract
+    assignment: Assignment | None
+    route: Route | None
+    champion: AdapterVersion | None
+    versions: tuple[AdapterVersion, ...]
+    monitors: MonitorSet | None
+    open_alerts: tuple[Alert, ...]
+    retrainings: tuple[Retraining, ...]
+    """Newest first."""
+    verdict: Verdict | None
+    """Of the newest retraining."""
+    snapshot_count: int
+    replicas: tuple[ReplicaReport, ...]
+    capture_count: int
+    label_count: int
+    last_seq: int
+    newest_capture_at: datetime | None
+    labelled: Labelled
+    quality: QualityReport
+
+    @property
+    def running(self) -> Retraining | None:
+        """The retraining under way."""
+        return next((r for r in self.retrainings if r.state not in ENDED), None)
+
+    @property
+    def lag(self) -> int | None:
+        """Positions of the log that the monitors have not read yet; None when they have read nothing."""
+        return None if self.monitors is None else max(0, self.last_seq - self.monitors.capture_cursor)
+
+    @property
+    def warming(self) -> bool:
+        """Whether the data plane does not follow the assignment yet."""
+        return self.assignment is not None and (self.route is None or self.route.generation < self.assignment.generation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a person needs to know of a task in ten seconds."""
+
+    state: State
+    why: str
+    step: str
+    """What the loop is doing, in two or three words."""
+    deed: Deed
+    """The one thing to press."""
+    deed_text: str
+
+
+def facts_of(house: House, task: TaskName) -> TaskFacts:
+    """Read everything about one task: the database in one short transaction, then the log. Raises NotFound."""
+    with house.unit_of_work() as work:
+        contract = work.contracts.get(task)
+        assignment = work.assignments.get(task)
+        versions = work.versions.of_task(task)
+        champion = next((v for v in versions if assignment and v.digest == assignment.champion), None)
+        retrainings = work.retrainings.of_task(task)
+        candidate = retrainings[0].candidate_digest if retrainings else None
+        verdict = work.verdicts.newest_of(candidate) if candidate else None
+        alerts = tuple(a for a in work.alerts.of_task(task) if a.state in ("open", "acknowledged"))
+        monitors = work.monitors.get(task, assignment.champion) if assignment else None
+        route = work.assignments.table().routes.get(task)
+        replicas = work.replicas.live(house.clock() - timedelta(days=1))
+        snapshot_count = len(work.snapshots.of_task(task))
+    last_seq, label_count = house.log.last_seq(task), house.log.label_count(task)
+    labelled = _series.labelled(house, task, last_seq=last_seq, label_count=label_count)
+    newest = house.log.newest(task, 1)
+    return TaskFacts(
+        contract=contract,
+        assignment=assignment,
+        route=route,
+        champion=champion,
+        versions=versions,
+        monitors=monitors,
+        open_alerts=alerts,
+        retrainings=retrainings,
+        verdict=verdict,
+        snapshot_count=snapshot_count,
+        replicas=replicas,
+        capture_count=house.log.count(task),
+        label_count=label_count,
+        last_seq=last_seq,
+        newest_capture_at=newest[-1].captured_at if newest else None,
+        labelled=labelled,
+        quality=quality_of(labelled, assignment.champion if assignment else None),
+    )
+
+
+def standing_of(facts: TaskFacts, now: datetime, *, silence_s: float) -> Standing:
+    """The state of a task. What needs a person comes first, then what heals itself; unknown is never healthy."""
+    return (
+        _serving_trouble(facts, now, silence_s)
+        or _awaiting_decision(facts, now)
+        or _under_way(facts)
+        or _first_version(facts)
+        or _alerted(facts)
+        or _quality(facts)
+    )
+
+
+def _serving_trouble(facts: TaskFacts, now: datetime, silence_s: float) -> Standing | None:
+    if facts.assignment is None:
+        return None
+    if facts.assignment.stuck_reason:
+        why = f"The new champion cannot be loaded: {facts.assignment.stuck_reason}. The version before it goes on answering."
+        return Standing(state="needs you", why=why, step="warming, stuck", deed="roll back", deed_text="Roll back")
+    alive = [r for r in facts.replicas if r.reported_at >= now - timedelta(seconds=silence_s)]
+    if not alive and facts.replicas:
+        silent_s = (now - max(r.reported_at for r in facts.replicas)).total_seconds()
+        why = f"No replica has reported for {duration(silent_s)}; nobody may be answering."
+        return Standing(state="needs you", why=why, step="no replica", deed="look", deed_text="Look at serving")
+    return None
+
+
+def _awaiting_decision(facts: TaskFacts, now: datetime) -> Standing | None:
+    """A candidate that passed its gate and waits for a person."""
+    newest = facts.retrainings[0] if facts.retrainings else None
+    waits = facts.verdict is not None and facts.verdict.outcome == "pass" and now < facts.verdict.expires_at
+    if newest is None or not waits or facts.verdict is None or newest.promotion_id or newest.state == "failed":
+        return None
+    current = facts.assignment.champion if facts.assignment else None
+    if facts.verdict.champion != current or facts.verdict.candidate == current or facts.contract.promotion.mode == "automatic":
+        return None
+    number = next((v.number for v in facts.versions if v.digest == facts.verdict.candidate), None)
+    name = f"v{number}" if number else "the candidate"
+    why = f"{name.capitalize()} passed its gate and waits for you: {facts.verdict.reason}."
+    return Standing(state="needs you", why=why, step="judged", deed="promote", deed_text=f"Promote {name}")
+
+
+def _under_way(facts: TaskFacts) -> Standing | None:
+    running = facts.running
+    if running is None and not facts.warming:
+        return None
+    alert = facts.open_alerts[0] if facts.open_alerts else None
+    if running is None:
+        why = alert.diagnosis.sentence if alert else "A new champion is being loaded and proved on the replicas."
+        return Standing(state="healing", why=why, step="warming", deed="look", deed_text="See evidence")
+    steps = {"requested": "training soon", "training": f"training {running.progress:.0%}", "trained": "judging", "judged": "promoting"}
+    why = alert.diagnosis.sentence if alert else running.reason
+    if running.error:
+        why = f"{why} (last try: {running.error})"
+    return Standing(state="healing", why=why, step=steps.get(running.state, running.state), deed="look", deed_text="See evidence")
+
+
+def _first_version(facts: TaskFacts) -> Standing | None:
+    if facts.assignment is not None:
+        return None
+    newest = facts.retrainings[0] if facts.retrainings else None
+    if newest is not None and newest.state in ("failed", "refused"):
+        why = f"The last training ended as {newest.state}: {_ending(newest, facts.verdict)}."
+        return Standing(state="needs you", why=why, step="held", deed="retrain", deed_text="Train again")
+    if facts.snapshot_count:
+        return Standing(
+            state="needs you", why="Data is there, but no version was trained yet.", step="no version", deed="retrain", deed_text="Train"
+        )
+    return Standing(
+        state="needs you", why="There is no data and no version yet.", step="no data", deed="bring data", deed_text="Bring data"
+    )
+
+
+def _alerted(facts: TaskFacts) -> Standing | None:
+    if not facts.open_alerts:
+        return None
+    alert = facts.open_alerts[0]
+    why, policy = alert.diagnosis.sentence, facts.contract.retraining
+    tried = next((r for r in facts.retrainings if r.alert_id == alert.alert_id), None)
+    if tried is not None and tried.state in ("failed", "refused"):
+        why = f"{why} The retraining ended as {tried.state}: {_ending(tried, facts.verdict)}."
+        return Standing(state="needs you", why=why, step="held", deed="look", deed_text="Look at the verdict")
+    if alert.diagnosis.action == "roll back":
+        return Standing(state="needs you", why=why, step="alert", deed="roll back", deed_text="Roll back")
+    if alert.diagnosis.action == "ask for labels":
+        return Standing(state="needs you", why=why, step="waiting for labels", deed="label", deed_text="Label examples")
+    if alert.diagnosis.action == "retrain":
+        if policy.mode == "automatic":
+            return Standing(state="at risk", why=why, step="waiting for labels", deed="label", deed_text="Label examples")
+        return Standing(state="needs you", why=why, step="alert", deed="retrain", deed_text="Start retraining")
+    return Standing(state="needs you", why=why, step="alert", deed="look", deed_text="Look at the inputs")
+
+
+def _quality(facts: TaskFacts) -> Standing:
+    score, floor = facts.quality.overall, facts.contract.floor
+    statuses = {r.status for r in facts.monitors.readings} if facts.monitors else set()
+    if facts.capture_count == 0:
+        return Standing(state="unknown", why="No request has come yet.", step="live", deed="look", deed_text="Send traffic")
+    if score is None:
+        why = f"{facts.capture_count:,} captures, but none answered by this version has a label: quality is unknown."
+        state: State = "at risk" if "alarm" in statuses else "unknown"
+        return Standing(state=state, why=why, step="watching", deed="label", deed_text="Label examples")
+    if score.upper < floor:
+        why = f"Quality is surely below its floor of {floor:.2f}, and no alert explains it yet."
+        return Standing(state="needs you", why=why, step="watching", deed="retrain", deed_text="Start retraining")
+    if score.value < floor or "alarm" in statuses:
+        return Standing(state="at risk", why=_doubt(floor, statuses), step="watching", deed="label", deed_text="Label examples")
+    if score.lower < floor:
+        why = f"Above its floor of {floor:.2f}, though {score.row_count} labels leave room for doubt. No monitor alarms."
+        return Standing(state="healthy", why=why, step="watching", deed="look", deed_text="See evidence")
+    return Standing(
+        state="healthy",
+        why=f"Surely above its floor of {floor:.2f}; no monitor alarms.",
+        step="watching",
+        deed="look",
+        deed_text="See evidence",
+    )
+
+
+def _doubt(floor: float, statuses: Collection[str]) -> str:
+    return (
+        "A monitor alarms; its diagnosis is not written yet."
+        if "alarm" in statuses
+        else f"Quality now lies below its floor of {floor:.2f}, within doubt."
+    )
+
+
+def _ending(retraining: Retraining, verdict: Verdict | None) -> str:
+    if retraining.error:
+        return retraining.error.rstrip(".")
+    if verdict is not None and verdict.verdict_id == retraining.verdict_id:
+        return verdict.reason
+    return "no reason was noted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSentence:
+    """The line on top of the fleet page."""
+
+    needs_you: int
+    task_count: int
+    loop: str
+    loop_ok: bool | None
+    fresh: str
+
+
+def fleet_sentence(rows: Sequence[tuple[TaskFacts, Standing]], now: datetime, *, watch_s: float, silence_s: float) -> FleetSentence:
+    """How many tasks need a person, whether the loop keeps up, and how old the newest capture is."""
+    newest = max((f.newest_capture_at for f, _ in rows if f.newest_capture_at), default=None)
+    fresh = "no capture yet" if newest is None else f"data fresh {duration((now - newest).total_seconds())} ago"
+    ok, loop = _loop_word(rows, now, patience_s=max(silence_s, 5 * watch_s))
+    return FleetSentence(needs_you=sum(s.state == "needs you" for _, s in rows), task_count=len(rows), loop=loop, loop_ok=ok, fresh=fresh)
+
+
+def _loop_word(rows: Sequence[tuple[TaskFacts, Standing]], now: datetime, *, patience_s: float) -> tuple[bool | None, str]:
+    """Read off its work: captures that wait unread too long, or retrainings overdue, mean that it stands still."""
+    late = now - timedelta(seconds=patience_s)
+    overdue = [f.running for f, _ in rows if f.running and f.running.due_at < late and (f.running.lease_until or late) <= late]
+    if overdue:
+        return False, f"loop stalled: retraining due {duration((now - min(r.due_at for r in overdue)).total_seconds())} ago"
+    unread = sum(f.lag or 0 for f, _ in rows if f.monitors and f.lag and f.monitors.updated_at < late)
+    if unread:
+        return False, "loop stalled: captures wait unread"
+    never = [f for f, _ in rows if f.assignment and f.monitors is None and f.newest_capture_at]
+    if never:
+        return None, "loop has not read anything yet"
+    return (True, "loop running") if any(f.monitors for f, _ in rows) else (None, "loop idle")
+
+
+def duration(seconds: float) -> str:
+    """A span in words that fit a table.
+
+    >>> duration(4.2), duration(190), duration(7300), duration(200_000)
+    ('4 s', '3 min', '2 h', '2 d')
+    """
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size * (1 if unit == "min" else 2):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
