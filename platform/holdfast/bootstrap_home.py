@@ -45,7 +45,7 @@ def process_commands(settings: Settings) -> tuple[ProcessSpec, ...]:
         _spec("api", [python, "-m", "holdfast.api"], {}, settings.local(ports.api) + "/healthz"),
         _spec("worker", [python, "-m", "holdfast_jobs"], ray_env, None),
         _spec(
-            "gateway", [python, "-m", "holdfast.serving"], ray_env, settings.local(ports.gateway) + "/healthz", needs=("ray",), follows=True
+            "gateway", [python, "-m", "holdfast.serving"], ray_env, settings.local(ports.gateway) + "/readyz", needs=("ray",), follows=True
         ),
         _spec("evidently", ui_argv, ui_env, settings.local(ports.evidently) + "/"),
     )
