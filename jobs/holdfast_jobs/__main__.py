@@ -37,13 +37,17 @@ def main() -> int:
     settings = read_settings()
     try:
         bench = Bench(house=for_worker(settings), settings=settings)
-        app = build(for_messages(settings), bench)
+        return run(build(for_messages(settings), bench), bench)
     except HoldfastError as error:
         log.error("worker.refused", code=error.code, error=error.message, mend=error.mend)
         return 1
+
+
+def run(app: Celery, bench: Bench) -> int:
+    """Work until told to stop; the exit code."""
     warnings.filterwarnings("ignore", category=SecurityWarning)  # it warns root of pickle, which is not accepted here
     threading.Thread(target=_tick_for_ever, args=(app,), name="beat", daemon=True).start()
-    log.info("worker.started", owner=bench.owner, home=str(settings.folder))
+    log.info("worker.started", owner=bench.owner, home=str(bench.settings.folder))
     worker = app.Worker(
         pool_cls="threads", concurrency=THREADS, optimization="fair", without_gossip=True, without_mingle=True,
         without_heartbeat=True, beat=False, quiet=True, loglevel="WARNING",

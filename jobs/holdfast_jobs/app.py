@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from celery import Celery
 
 from holdfast_jobs import housekeeping, monitoring, retraining, rollout
@@ -24,9 +26,9 @@ THREADS = 4
 """Bodies wait for the database and for HTTP; nothing that needs a core for long runs here."""
 
 
-def build(app: Celery, bench: Bench) -> Celery:
+def build(app: Celery, bench: Bench, jobs: Mapping[str, Body] = JOBS) -> Celery:
     """Bind every job to the bench, and the table of ticks to the application."""
-    for name, body in JOBS.items():
+    for name, body in jobs.items():
         _bind(app, bench, name, body)
     app.conf.beat_schedule = beat_schedule(bench.settings.loop)
     app.conf.beat_max_loop_interval = 1.0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
-from holdfast.telemetry import OLDEST_DUE_SECONDS
+from holdfast.telemetry import LAST_SWEEP, OLDEST_DUE_SECONDS, worker_text
 from holdfast_jobs.bench import Bench
 
 PROGRESS = "worker.progress"
 """In the home's `run/`: when the newest sweep ended, and how long the oldest due retraining has waited."""
+METRICS = "worker.prom"
+"""Beside it: what the worker counts, in Prometheus' text format."""
 
 
 def sweep(bench: Bench) -> None:
@@ -20,12 +22,16 @@ def sweep(bench: Bench) -> None:
         bench.house.doorbell.ring("holdfast.advance_retraining", retraining.retraining_id)
     age_s = max(((now - retraining.due_at).total_seconds() for retraining in due), default=0.0)
     OLDEST_DUE_SECONDS.set(age_s)
-    _say(bench, {"at": now.isoformat(), "due_count": len(due), "oldest_due_s": round(age_s, 3), "owner": bench.owner})
+    LAST_SWEEP.set(now.timestamp())
+    progress = {"at": now.isoformat(), "due_count": len(due), "oldest_due_s": round(age_s, 3), "owner": bench.owner}
+    _say(bench, PROGRESS, json.dumps(progress) + "\n")
+    _say(bench, METRICS, worker_text())
 
 
-def _say(bench: Bench, progress: dict[str, object]) -> None:
+def _say(bench: Bench, name: str, text: str) -> None:
+    """Readers see the whole text or the one before."""
     folder = bench.settings.folder / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = folder / f".{PROGRESS}.draft"
-    draft.write_text(json.dumps(progress) + "\n", encoding="utf-8")
-    draft.replace(folder / PROGRESS)
+    draft = folder / f".{name}.draft"
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(folder / name)

@@ -1,6 +1,6 @@
-"""Logs as JSON lines on standard error, and every metric of the house declared once.
+"""Logs as JSON lines on standard error, and what the worker counts.
 
-Units are in the names, counters end in `_total`, and no label grows without bound: no request id, no adapter digest on a histogram.
+Units are in the names, counters end in `_total`, and no label grows without bound.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-LATENCY_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
-
-REQUESTS = Counter(
-    "holdfast_requests_total", "Prediction requests answered, by outcome (ok, or the code of the error).", ["task", "outcome"]
+WORKER = CollectorRegistry()
+"""What the worker counts. It has no port: the text is written into the home's `run/`, where the API's `/metrics` finds it. What the
+gateway counts is declared in `holdfast.serving.metrics`."""
+JOBS = Counter(
+    "holdfast_jobs_total", "Jobs by result: ok, failed, or skipped as the one before still ran.", ["job", "result"], registry=WORKER
 )
-REQUEST_SECONDS = Histogram("holdfast_request_duration_seconds", "From body read to answer ready.", ["task"], buckets=LATENCY_S)
-BATCH_ROWS = Histogram("holdfast_batch_rows", "Requests that one hop carried.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
-QUEUE_ROWS = Gauge("holdfast_queue_rows", "Requests that wait for a batch.")
-CAPTURES = Counter("holdfast_captures_total", "Captures by what became of them: stored, or refused (disk or database).", ["outcome"])
-SPOOL_ROWS = Gauge("holdfast_spool_rows", "Captures accepted and not yet in the log.")
-TABLE_GENERATION = Gauge("holdfast_table_generation", "Generation of the routing table this process follows.")
+JOB_SECONDS = Histogram(
+    "holdfast_job_duration_seconds", "Duration of a job.", ["job"], buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300), registry=WORKER
+)
+OLDEST_DUE_SECONDS = Gauge("holdfast_oldest_due_seconds", "How long the oldest due retraining has waited.", registry=WORKER)
+LAST_SWEEP = Gauge(
+    "holdfast_last_sweep_timestamp_seconds", "When the newest sweep ended; a worker whose sweep stands still is stuck.", registry=WORKER
+)
 
-JOBS = Counter("holdfast_jobs_total", "Jobs by result: ok, failed, or skipped because the one before still runs.", ["job", "result"])
-JOB_SECONDS = Histogram("holdfast_job_duration_seconds", "Duration of a job.", ["job"], buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300))
-OLDEST_DUE_SECONDS = Gauge("holdfast_oldest_due_seconds", "Age of the oldest retraining that is due and that nobody works on.")
+
+def worker_text() -> str:
+    """All that the worker counts, in Prometheus' text format."""
+    return generate_latest(WORKER).decode()
 
 
 def configure(process: str, *, level: int = logging.INFO) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import structlog
@@ -34,12 +36,12 @@ class Channel(filesystem.Channel):
     folder, and one that cannot be read is dropped.
     """
 
-    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]  # kombu's own classes disagree on the name
         folder = Path(self.data_folder_out)
         draft = folder / f".{uuid.uuid4().hex}.draft"
         try:
             draft.write_bytes(str_to_bytes(dumps(payload)))
-            draft.rename(folder / f"{int(filesystem.monotonic() * 1000):016d}_{uuid.uuid4().hex}.{queue}.msg")
+            draft.rename(folder / f"{int(time.monotonic() * 1000):016d}_{uuid.uuid4().hex}.{queue}.msg")
         except OSError:
             with contextlib.suppress(OSError):  # a full disk leaves nothing behind
                 draft.unlink()
@@ -61,7 +63,7 @@ class Channel(filesystem.Channel):
             except (ValueError, TypeError, KeyError):
                 pass
             log.warning("broker.unreadable", file=path.name)
-        raise filesystem.Empty
+        raise Empty
 
 
 class Transport(filesystem.Transport):
