@@ -1,0 +1,121 @@
+"""The head rung: multinomial logistic regression on the frozen embedding, an adapter of rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from holdfast.domain.retraining import CurvePoint
+
+GRID = (1.0, 10.0, 30.0)
+"""Weights C of the data against the penalty, on vectors of length one; the best on Banking77 is 30 (serving.md)."""
+DEFAULT_C = 10.0
+MIN_VALIDATION_ROWS = 20
+STEPS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A linear layer on the pooled vector."""
+
+    weight: Tensor
+    """[labels, hidden]."""
+    bias: Tensor
+    """[labels]."""
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """[rows, hidden] -> [rows, labels]."""
+        return torch.nn.functional.linear(pooled, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Pooled vectors with the index of each right label."""
+
+    pooled: NDArray[np.float32]
+    """[rows, hidden]."""
+    targets: NDArray[np.int64]
+    """[rows]."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(np.concatenate([self.pooled, other.pooled]), np.concatenate([self.targets, other.targets]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedHead:
+    """The head on the training rows alone (where LoRA starts), the one on all rows, and how each C did on validation."""
+
+    on_train: Head
+    on_all: Head
+    c: float
+    curve: tuple[CurvePoint, ...]
+    best_step: int
+
+
+def fit_head(train: Rows, validation: Rows, label_count: int, tick: Callable[[float], None] = lambda share: None) -> FittedHead:
+    """The regression whose C answers most validation rows right (ties: the lower loss), fitted again with those rows added.
+
+    With fewer than 20 validation rows no choice can be made and C is 10.
+    """
+    grid: Sequence[float] = GRID if len(validation) >= MIN_VALIDATION_ROWS else (DEFAULT_C,)
+    heads: list[Head] = []
+    curve: list[CurvePoint] = []
+    for step, c in enumerate(grid, start=1):
+        heads.append(regress(train, label_count, c, start=heads[-1] if heads else None))
+        accuracy, loss = score(heads[-1], validation)
+        curve.append(
+            CurvePoint(step=step, epoch=0.0, train_loss=score(heads[-1], train)[1], validation_loss=loss, validation_accuracy=accuracy)
+        )
+        tick(step / (len(grid) + 1))
+    best = max(range(len(grid)), key=lambda i: (curve[i].validation_accuracy, -curve[i].validation_loss))
+    on_all = regress(train + validation, label_count, grid[best], start=heads[best]) if len(validation) else heads[best]
+    tick(1.0)
+    return FittedHead(on_train=heads[best], on_all=on_all, c=grid[best], curve=tuple(curve), best_step=best + 1)
+
+
+def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:
+    """Minimum of ``c * sum of cross entropies + |W|^2 / 2`` by L-BFGS, on vectors of mean length one; the scale goes back into W."""
+    scale = float(np.linalg.norm(rows.pooled, axis=1).mean()) or 1.0
+    centre = torch.from_numpy(rows.pooled.mean(0))  # the optimum is the same without it (the bias is free) and found much sooner
+    x = (torch.from_numpy(rows.pooled) - centre) / scale  # [n, h]
+    targets = torch.from_numpy(rows.targets)
+    n, hidden = x.shape
+    penalty = 1.0 / (c * n)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        table = torch.from_numpy(flat.astype(np.float32)).view(label_count, hidden + 1)
+        weight, bias = table[:, :hidden], table[:, hidden]
+        logs = torch.log_softmax(torch.addmm(bias, x, weight.T), 1)  # [n, labels]
+        value = -logs.gather(1, targets[:, None]).double().mean() + 0.5 * penalty * weight.double().square().sum()
+        slope = logs.exp_()
+        slope[torch.arange(n), targets] -= 1.0
+        slope /= n
+        found = torch.cat([slope.T @ x + penalty * weight, slope.sum(0)[:, None]], 1)  # [labels, h + 1]
+        return float(value), found.double().numpy().ravel()
+
+    first = np.zeros((label_count, hidden + 1))
+    if start is not None:
+        first[:, :hidden], first[:, hidden] = start.weight.numpy() * scale, (start.bias + start.weight @ centre).numpy()
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-7, "gtol": 1e-6}).x
+    table = torch.from_numpy(found.astype(np.float32)).view(label_count, hidden + 1)
+    weight = (table[:, :hidden] / scale).contiguous()
+    return Head(weight=weight, bias=table[:, hidden] - weight @ centre)
+
+
+def score(head: Head, rows: Rows) -> tuple[float, float]:
+    """Share of right answers and mean cross entropy; (0, 0) without rows."""
+    if not len(rows):
+        return 0.0, 0.0
+    logits = head.logits(torch.from_numpy(rows.pooled))
+    targets = torch.from_numpy(rows.targets)
+    right = (logits.argmax(1) == targets).float().mean()
+    return float(right), float(torch.nn.functional.cross_entropy(logits, targets))

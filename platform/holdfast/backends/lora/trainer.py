@@ -1,0 +1,237 @@
+"""The LoRA rung: LoRA on the last layers over the cached prefix, starting from the fitted head, so that it can only refine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from holdfast.backends.lora.base_model import BaseModel
+from holdfast.backends.lora.checkpoints import Checkpoint, CheckpointFacts, Checkpoints
+from holdfast.backends.lora.encoder import Packing, Segment, pool, run_layers
+from holdfast.backends.lora.head import Head
+from holdfast.backends.lora.lora_format import LoraWeights, fuse, start_lora
+from holdfast.backends.lora.prefix_cache import by_length
+from holdfast.domain.retraining import CurvePoint
+from holdfast.domain.tasks import LoraSpec
+
+WARMUP_SHARE = 0.06
+WEIGHT_DECAY = 0.01
+SMOOTHING = 0.1
+"""Label smoothing; see decisions/log-training.md."""
+HEAD_RATE_SHARE = 0.5
+"""Learning rate of the head over that of LoRA: it starts at its optimum."""
+LOOKS_PER_EPOCH = 2
+PATIENCE_LOOKS = 6
+"""Looks without improvement after which the training stops."""
+SAVE_S = 5.0
+BUCKET_BATCHES = 40
+"""Batches that are sorted by length together; between these groups the order is random."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixRows:
+    """Rows of a split: hidden states after the frozen prefix, [tokens, hidden] in float16 each, and the right label's index."""
+
+    states: Sequence[Tensor]
+    targets: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Packing, Tensor]:
+        """Packed states [T, hidden] in float32, their packing, and targets [rows]."""
+        states = [self.states[i] for i in indices]
+        packing = Packing.of([len(one) for one in states])
+        return torch.cat(states).float(), packing, torch.tensor([self.targets[i] for i in indices])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedLora:
+    """What a training ends with: the best checkpoint by validation, and how it went."""
+
+    lora: LoraWeights
+    config: dict[str, Any]
+    head: Head
+    curve: tuple[CurvePoint, ...]
+    best_step: int
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    base: BaseModel
+    spec: LoraSpec
+    seed: int
+    train: PrefixRows
+    validation: PrefixRows
+    parameters: dict[str, Tensor]
+    """LoRA matrices under PEFT's names, and ``head.weight``, ``head.bias``."""
+    optimiser: torch.optim.AdamW
+    scale: float
+    step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_step: int = 0
+    curve: list[CurvePoint] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train) / self.spec.batch_rows)
+
+    @property
+    def step_count(self) -> int:
+        return self.steps_per_epoch * self.spec.epoch_count
+
+    @property
+    def steps_per_look(self) -> int:
+        return max(1, self.steps_per_epoch // LOOKS_PER_EPOCH)
+
+
+def train_lora(
+    base: BaseModel,
+    spec: LoraSpec,
+    train: PrefixRows,
+    validation: PrefixRows,
+    *,
+    head: Head,
+    seed: int,
+    checkpoints: Checkpoints,
+    tick: Callable[[float, str], None] = lambda share, message: None,
+) -> TrainedLora:
+    """Train, or go on from the newest checkpoint, and return the checkpoint that did best on validation.
+
+    The untrained start (the fitted head on the frozen base) is the first checkpoint, so the result is never worse on the
+    validation rows than the head alone. Without validation rows the last checkpoint wins.
+    """
+    began = time.monotonic()
+    lora, config = start_lora(base, spec, seed)
+    run = _begin(base, spec, seed, (train, validation), lora=lora, head=head)
+    before = _resume(run, checkpoints.newest())
+    saved = time.monotonic()
+    if run.step == 0 and not run.curve:
+        _look(run)
+    for indices in _batches(run):
+        _advance(run, indices)
+        if run.step % run.steps_per_look and run.step != run.step_count:
+            continue
+        _look(run)
+        tick(run.step / run.step_count, f"LoRA step {run.step} of {run.step_count}, accuracy {run.curve[-1].validation_accuracy:.3f}")
+        if time.monotonic() - saved > SAVE_S:
+            _save(run, checkpoints, before + time.monotonic() - began)
+            saved = time.monotonic()
+        if _tired(run):
+            break
+    best = LoraWeights({n: t for n, t in run.best.items() if not n.startswith("head.")}, run.scale)
+    trained = Head(run.best["head.weight"], run.best["head.bias"])
+    return TrainedLora(best, config, trained, tuple(run.curve), run.best_step, before + time.monotonic() - began)
+
+
+def _begin(base: BaseModel, spec: LoraSpec, seed: int, rows: tuple[PrefixRows, PrefixRows], *, lora: LoraWeights, head: Head) -> _Run:
+    parameters = dict(lora.tensors) | {"head.weight": head.weight.clone(), "head.bias": head.bias.clone()}
+    for tensor in parameters.values():
+        tensor.requires_grad_(True)
+    own = [tensor for name, tensor in parameters.items() if not name.startswith("head.")]
+    groups = [
+        {"params": own, "share": 1.0, "weight_decay": WEIGHT_DECAY},
+        {"params": [parameters["head.weight"], parameters["head.bias"]], "share": HEAD_RATE_SHARE, "weight_decay": WEIGHT_DECAY},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=spec.learning_rate)
+    return _Run(base, spec, seed, *rows, parameters=parameters, optimiser=optimiser, scale=lora.scale)
+
+
+def _batches(run: _Run) -> Iterator[list[int]]:
+    """The batches that are still to do: random groups of rows, sorted by length inside, batches in random order; by seed and epoch."""
+    rows, size = len(run.train), run.spec.batch_rows
+    for epoch in range(run.step // run.steps_per_epoch, run.spec.epoch_count):
+        chance = torch.Generator().manual_seed(run.seed * 100_003 + epoch)
+        order = torch.randperm(rows, generator=chance).tolist()
+        batches: list[list[int]] = []
+        for start in range(0, rows, size * BUCKET_BATCHES):
+            group = sorted(order[start : start + size * BUCKET_BATCHES], key=lambda i: len(run.train.states[i]))
+            batches.extend(group[at : at + size] for at in range(0, len(group), size))
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=chance).tolist()]
+        yield from batches[run.step - epoch * run.steps_per_epoch :]
+
+
+def _advance(run: _Run, indices: Sequence[int]) -> None:
+    """One optimiser step."""
+    done = run.step / run.step_count
+    share = min(1.0, (run.step + 1) / max(1.0, WARMUP_SHARE * run.step_count)) * (1.0 - done)  # warm up, then linearly to 0
+    for group in run.optimiser.param_groups:
+        group["lr"] = run.spec.learning_rate * share * group["share"]
+    states, packing, targets = run.train.batch(indices)
+    loss = F.cross_entropy(_logits(run, states, packing), targets, label_smoothing=SMOOTHING)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), 1.0)
+    run.optimiser.step()
+    run.losses.append(float(loss.detach()))
+    run.step += 1
+
+
+def _logits(run: _Run, states: Tensor, packing: Packing) -> Tensor:
+    lora = LoraWeights({n: t for n, t in run.parameters.items() if not n.startswith("head.")}, run.scale)
+    segment = Segment(0, len(states), fuse(lora))
+    last = run_layers(run.base, states, packing, range(lora.first_layer, len(run.base.layers)), [segment])  # [T, hidden]
+    return F.linear(pool(last, packing), run.parameters["head.weight"], run.parameters["head.bias"])  # [rows, labels]
+
+
+def _look(run: _Run) -> None:
+    """Score the present parameters on the validation rows; keep them if they are the best so far (ties: the lower loss)."""
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        for indices in by_length([len(one) for one in run.validation.states]):
+            states, packing, targets = run.validation.batch(indices)
+            logits = _logits(run, states, packing)
+            right += int((logits.argmax(1) == targets).sum())
+            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+    rows = max(1, len(run.validation))
+    point = CurvePoint(
+        step=run.step, epoch=run.step / run.steps_per_epoch, train_loss=sum(run.losses) / max(1, len(run.losses)),
+        validation_loss=loss / rows, validation_accuracy=right / rows,
+    )  # fmt: skip
+    run.losses.clear()
+    run.curve.append(point)
+    if not run.best or not len(run.validation) or _rank(point) > max(_rank(one) for one in run.curve[:-1]):
+        run.best, run.best_step = {name: tensor.detach().clone() for name, tensor in run.parameters.items()}, run.step
+
+
+def _rank(point: CurvePoint) -> tuple[float, float]:
+    return point.validation_accuracy, -point.validation_loss
+
+
+def _tired(run: _Run) -> bool:
+    since = [point for point in run.curve if point.step > run.best_step]
+    return len(run.validation) > 0 and len(since) >= PATIENCE_LOOKS
+
+
+def _save(run: _Run, checkpoints: Checkpoints, seconds: float) -> None:
+    tensors = {f"now.{name}": tensor for name, tensor in run.parameters.items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+    for name, tensor in run.parameters.items():
+        state = run.optimiser.state[tensor]
+        tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
+    facts = CheckpointFacts(recipe="", step=run.step, best_step=run.best_step, curve=tuple(run.curve), seconds=seconds, digest="")
+    checkpoints.save(facts, tensors)
+
+
+def _resume(run: _Run, checkpoint: Checkpoint | None) -> float:
+    """Put a run where the checkpoint left it; the seconds spent before."""
+    if checkpoint is None:
+        return 0.0
+    first, second = checkpoint.group("first."), checkpoint.group("second.")
+    for name, tensor in run.parameters.items():
+        tensor.data.copy_(checkpoint.tensors[f"now.{name}"])
+        run.optimiser.state[tensor] = {
+            "step": torch.tensor(float(checkpoint.facts.step)), "exp_avg": first[name], "exp_avg_sq": second[name],
+        }  # fmt: skip
+    run.step, run.best_step = checkpoint.facts.step, checkpoint.facts.best_step
+    run.best, run.curve = checkpoint.group("best."), list(checkpoint.facts.curve)
+    return checkpoint.facts.seconds
