@@ -20,7 +20,7 @@ __all__ = ["for_backtest", "read_contract", "read_history", "write_page"]
 def for_backtest(settings: Settings, folder: Path) -> Stage:
     """SQLite, stores and trainings in ``folder``; registry, reports and doorbell are left out, for they decide nothing."""
     from holdfast.backends.adapter_store import FolderAdapterStore
-    from holdfast.backends.lora import LocalTrainer, LoraEngine
+    from holdfast.backends.lora import LocalTrainer
     from holdfast.backends.snapshot_store import ParquetSnapshotStore
     from holdfast.backends.sql import SqlDatabase
 
@@ -28,12 +28,19 @@ def for_backtest(settings: Settings, folder: Path) -> Stage:
     database.migrate()
     clock = ReplayClock()
     snapshots, adapters = ParquetSnapshotStore(folder / "snapshots"), FolderAdapterStore(folder / "adapters")
+    trainer = LocalTrainer(
+        folder / "work",
+        snapshots_path=snapshots.path,
+        champion_folder=adapters.folder,
+        bases=base_paths(settings),
+        cache_folder=folder / "cache",
+    )
     house = House(
         unit_of_work=database.unit_of_work,
         log=database.log(),
         snapshots=snapshots,
         adapters=adapters,
-        trainer=LocalTrainer(folder / "work"),
+        trainer=trainer,
         registry=NoRegistry(),
         reporter=NoReporter(),
         doorbell=NoDoorbell(),
@@ -41,4 +48,4 @@ def for_backtest(settings: Settings, folder: Path) -> Stage:
         base_digests=base_digests(settings),
         code_revision=f"holdfast {__version__}",
     )
-    return Stage(house=house, engine=LoraEngine(base_paths(settings), threads=1), clock=clock)
+    return Stage(house=house, engine=trainer.engine, clock=clock)
