@@ -50,8 +50,6 @@ class _Finding:
 
     alert: Alert
     labels_count: int
-    newest_labels: tuple[datetime, ...]
-    """When the labels since the change came, in order."""
 
 
 def respond(house: House, task: TaskName) -> Alert | None:
@@ -121,7 +119,7 @@ def _find(house: House, scene: _Scene, alarms: Sequence[MonitorReading]) -> _Fin
         alert = _opened(house, scene, alarms, diagnosis)
         if any(a.alert_id == alert.alert_id for a in mine):
             return None
-    return _Finding(alert=alert, labels_count=len(labelled), newest_labels=tuple(sorted(row.label.labelled_at for row in labelled)))
+    return _Finding(alert=alert, labels_count=len(labelled))
 
 
 def _opened(house: House, scene: _Scene, alarms: Sequence[MonitorReading], diagnosis: Diagnosis) -> Alert:
@@ -217,11 +215,9 @@ def _decide(scene: _Scene, finding: _Finding, earlier: Sequence[Retraining], min
     if policy.mode == "suggest":
         return Hold(reason="the contract only lets it be suggested; `holdfast retrain` starts it")
     decision = decide(policy, labels_count=finding.labels_count, earlier=earlier, now=now)
-    judged = [r.requested_at for r in mine if r.state == "refused"]
-    if isinstance(decision, Go) and judged:
-        new = sum(at > max(judged) for at in finding.newest_labels)
-        if new < NEW_LABELS:
-            return Hold(reason=f"{NEW_LABELS - new} more labels are needed since the last attempt")
+    used = max((r.labels_used for r in mine if r.state == "refused"), default=None)
+    if isinstance(decision, Go) and used is not None and finding.labels_count < used + NEW_LABELS:
+        return Hold(reason=f"{used + NEW_LABELS - finding.labels_count} more labels are needed since the last attempt")
     return decision
 
 

@@ -1,0 +1,199 @@
+"""Watch: every capture and label of the champion counts once; reports come by the window and never alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+
+import pytest
+
+from holdfast.domain.ids import TaskName
+from holdfast.domain.monitors import MonitorSet
+from holdfast.domain.windows import WindowRows
+from holdfast.errors import NotFound, PartUnavailable
+from holdfast.flows.watch import report, watch
+from holdfast.ports import House
+from holdfast.testing.builders import TASK, a_contract, a_digest, a_house, an_alert, an_assignment
+from holdfast.testing.clock import NOON
+from holdfast.testing.streams import a_stream, a_watched_house, crown, send
+from holdfast.testing.twins import ListReporter
+
+
+class BrokenReporter:
+    """A reporter whose library fails."""
+
+    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
+        """See the port."""
+        raise PartUnavailable(part="Evidently", reason="the column is constant")
+
+
+def _watched(house: House) -> MonitorSet:
+    found = watch(house, TASK)
+    assert found is not None
+    return found
+
+
+def _events(seen: MonitorSet) -> dict[str, int]:
+    return {r.monitor: r.event_count for r in seen.readings}
+
+
+def _status(seen: MonitorSet) -> dict[str, str]:
+    return {r.monitor: r.status for r in seen.readings}
+
+
+def _kinds(house: House) -> list[str]:
+    with house.unit_of_work() as uow:
+        return [entry.kind for entry in uow.ledger.entries()]
+
+
+def test_a_task_without_a_champion_is_not_watched() -> None:
+    house = a_house()
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(), NOON)
+        uow.commit()
+    assert watch(house, TASK) is None
+    assert report(house, TASK) is None
+
+
+def test_the_first_look_says_not_enough_data() -> None:
+    house, digest = a_watched_house()
+    seen = _watched(house)
+    assert set(_status(seen).values()) == {"not enough data"}
+    assert (seen.adapter_digest, seen.version) == (digest, 1)
+
+
+def test_every_capture_and_label_counts_once_however_often_one_looks() -> None:
+    house, digest = a_watched_house()
+    send(house, a_stream(150, 1, digest=digest))
+    seen = _watched(house)
+    assert set(_events(seen).values()) == {150}
+    assert _watched(house) == seen
+    send(house, a_stream(50, 2, digest=digest), labels=False)
+    assert _events(_watched(house)) == {"embedding": 200, "label_mix": 200, "confidence": 200, "quality": 150}
+
+
+def test_more_than_a_page_is_read_in_one_look_and_gives_the_same_states() -> None:
+    rows = a_stream(2_300, 3)
+    whole, digest = a_watched_house()
+    send(whole, [replace(r, capture=replace(r.capture, adapter_digest=digest)) for r in rows])
+    parts, _ = a_watched_house()
+    for n in range(0, 2_300, 460):
+        send(parts, [replace(r, capture=replace(r.capture, adapter_digest=digest)) for r in rows[n : n + 460]])
+        _watched(parts)
+    assert _watched(whole).states == _watched(parts).states
+
+
+def test_captures_of_other_versions_and_shadow_copies_are_passed_over() -> None:
+    house, digest = a_watched_house()
+    shadows = [replace(row, capture=replace(row.capture, route="shadow")) for row in a_stream(30, 5, digest=digest)]
+    send(house, [*a_stream(40, 4, digest=a_digest("other")), *shadows, *a_stream(25, 6, digest=digest)])
+    seen = _watched(house)
+    assert set(_events(seen).values()) == {25}
+    assert seen.capture_cursor == 95
+
+
+def test_a_change_ends_in_an_alarm() -> None:
+    house, digest = a_watched_house()
+    send(house, a_stream(300, 7, digest=digest))
+    _watched(house)
+    send(house, a_stream(200, 8, digest=digest, shift=3.0, share_right=0.4))
+    status = _status(_watched(house))
+    assert status["embedding"] == status["quality"] == "alarm"
+
+
+def test_a_save_that_another_worker_overtook_is_dropped() -> None:
+    house, digest = a_watched_house()
+    send(house, a_stream(30, 9, digest=digest))
+    _watched(house)
+    send(house, a_stream(30, 10, digest=digest))
+
+    class Racing:
+        """The clock is read just before the save: another worker comes first."""
+
+        done = False
+
+        def __call__(self) -> datetime:
+            if not self.done:
+                self.done = True
+                _watched(house)
+            return NOON
+
+    seen = _watched(replace(house, clock=Racing()))
+    assert set(_events(seen).values()) == {60}
+    assert seen.version == 2
+
+
+def test_a_new_champion_begins_where_the_old_one_was_read_to() -> None:
+    house, first = a_watched_house()
+    send(house, a_stream(60, 11, digest=first))
+    before = _watched(house)
+    second = crown(house, "second")
+    send(house, a_stream(40, 12, digest=second))
+    seen = _watched(house)
+    assert (seen.adapter_digest, set(_events(seen).values())) == (second, {40})
+    assert seen.capture_cursor == before.capture_cursor + 40
+
+
+@pytest.mark.parametrize("state", ["resolved", "false alarm"])
+def test_a_person_who_closes_an_alert_lets_its_monitors_begin_anew_once(state: Literal["resolved", "false alarm"]) -> None:
+    house, digest = a_watched_house()
+    send(house, a_stream(200, 13, digest=digest, shift=3.0))
+    assert _status(_watched(house))["embedding"] == "alarm"
+    with house.unit_of_work() as uow:
+        uow.alerts.put(an_alert(adapter_digest=digest, monitors=("embedding",), state=state))
+        uow.commit()
+    assert _status(_watched(house))["embedding"] == "not enough data"
+    assert _kinds(house).count("monitor.restarted") == 1
+    _watched(house)
+    assert _kinds(house).count("monitor.restarted") == 1
+
+
+def test_a_reference_that_cannot_be_read_is_an_error_and_saves_nothing() -> None:
+    house = a_house()
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(), NOON)
+        uow.assignments.put(an_assignment(generation=uow.assignments.next_generation()), expected_generation=None)
+        uow.commit()
+    with pytest.raises(NotFound):
+        watch(house, TASK)
+    with house.unit_of_work() as uow:
+        assert uow.monitors.get(TASK, a_digest()) is None
+
+
+def test_a_report_is_made_of_each_full_window_with_the_labels_that_are_known() -> None:
+    house, digest = a_watched_house()
+    assert isinstance(house.reporter, ListReporter)
+    rows = a_stream(150, 14, digest=digest)
+    send(house, rows, labels=False)
+    house.log.label([row.label for row in rows[:20]])
+    _watched(house)
+    made = report(house, TASK)
+    assert made is not None
+    assert (made.first_seq, made.last_seq, made.row_count, made.labelled_count) == (1, 100, 100, 20)
+    assert len(house.reporter.calls[0].reference) == 400
+    assert report(house, TASK) is None
+    send(house, a_stream(50, 15, digest=digest))
+    second = report(house, TASK)
+    assert second is not None and second.first_seq == 101
+    with house.unit_of_work() as uow:
+        assert len(uow.reports.of_task(TASK)) == 2
+
+
+def test_metrics_that_are_not_finite_are_left_out() -> None:
+    house, digest = a_watched_house(reporter=ListReporter({"drifted_share": float("nan"), "p": 0.5}))
+    send(house, a_stream(100, 14, digest=digest))
+    _watched(house)
+    made = report(house, TASK)
+    assert made is not None and dict(made.metrics) == {"p": 0.5}
+
+
+def test_a_failing_report_is_written_down_and_changes_no_reading() -> None:
+    house, digest = a_watched_house(reporter=BrokenReporter())
+    send(house, a_stream(100, 14, digest=digest))
+    before = _watched(house)
+    assert report(house, TASK) is None
+    assert report(house, TASK) is None
+    assert _kinds(house) == ["report.failed"]
+    assert _watched(house).readings == before.readings
