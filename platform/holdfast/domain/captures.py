@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
 from holdfast.domain.routing import RouteName
+from holdfast.errors import DataInvalid
 
 MAX_TEXT_CHARS = 20_000
 """Longer inputs are refused before they are tokenised."""
@@ -69,3 +71,40 @@ class LabelledCapture:
     def wrong(self) -> bool:
         """Whether the answer was not the label."""
         return self.capture.prediction.label != self.label.value
+
+
+def unstorable(text: str) -> str | None:
+    """Why no database can hold a text; None when it can. PostgreSQL has no NUL in texts, UTF-8 no half surrogate pairs.
+
+    >>> unstorable("ça va"), unstorable("a\\x00b")
+    (None, 'it holds a NUL character')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it holds half a surrogate pair"
+    return "it holds a NUL character" if "\x00" in text else None
+
+
+def check_storable(record: Capture | Label) -> None:
+    """Refuse a capture or label that no database can hold: one bad text, or a confidence or latency that is not finite.
+
+    Raises:
+        DataInvalid: names the capture and the field.
+    """
+    texts = {"capture_id": record.capture_id, "task": record.task}
+    if isinstance(record, Capture):
+        texts |= {"text": record.text, "label": record.prediction.label}
+    else:
+        texts |= {"value": record.value, "source": record.source}
+    if isinstance(record, Capture) and not math.isfinite(record.prediction.confidence + record.latency_ms):
+        raise _refused(record, "it is not a finite number", "confidence or latency_ms")
+    for place, text in texts.items():
+        problem = unstorable(text)
+        if problem is not None:
+            raise _refused(record, problem, place)
+
+
+def _refused(record: Capture | Label, problem: str, place: str) -> DataInvalid:
+    remedy = "Send text in well-formed Unicode without NUL, and finite numbers."
+    return DataInvalid(source=f"capture {record.capture_id!r}", problem=problem, place=place, remedy=remedy)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from holdfast.domain.captures import Capture, Label, LabelledCapture
+from holdfast.domain.captures import Capture, Label, LabelledCapture, check_storable
 from holdfast.domain.ids import TaskName
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.testing.write_lock import WriteLock
@@ -32,6 +32,8 @@ class MemoryCaptureLog:
     def append(self, captures: Sequence[Capture]) -> int:
         """See the port."""
         self._check_space()
+        for capture in captures:
+            check_storable(capture)
         with self._lock:
             before = len(self._by_id)
             for capture in captures:
@@ -47,6 +49,7 @@ class MemoryCaptureLog:
         self._check_space()
         with self._lock:
             for label in labels:
+                check_storable(label)
                 capture = self._by_id.get(label.capture_id)
                 if capture is None or capture.task != label.task:
                     raise NotFound(kind="capture", name=label.capture_id)

@@ -17,6 +17,7 @@ from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingI
 from holdfast.domain.ledger import LedgerEntry, chain
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
+from holdfast.domain.records import canonical
 from holdfast.domain.retraining import ENDED, Retraining
 from holdfast.domain.routing import Assignment, ReplicaReport, Route, RoutingTable
 from holdfast.domain.tasks import TaskContract
@@ -58,7 +59,7 @@ class _Repository:
 
 class MemoryContracts(_Repository):
     def put(self, contract: TaskContract, at: datetime) -> None:
-        self.tables.contracts[contract.task] = contract
+        self.tables.contracts[contract.task] = _sound(contract)
 
     def get(self, task: TaskName) -> TaskContract:
         return _found(self.tables.contracts, "task", task)
@@ -72,7 +73,7 @@ class MemoryVersions(_Repository):
         for other in self.tables.versions.values():
             if (other.task, other.number) == (version.task, version.number) and other.digest != version.digest:
                 raise Conflict(problem=f"Version {version.number} of task {version.task} is another adapter.")
-        self.tables.versions[version.digest] = version
+        self.tables.versions[version.digest] = _sound(version)
 
     def get(self, digest: AdapterDigest) -> AdapterVersion:
         return _found(self.tables.versions, "adapter version", digest)
@@ -104,17 +105,17 @@ class MemoryAssignments(_Repository):
             raise StaleGeneration(task=assignment.task, actual=actual, expected=expected_generation)
         if any(a.generation == assignment.generation for a in self.tables.assignments.values()):
             raise Conflict(problem=f"Generation {assignment.generation} was given already.")
-        self.tables.assignments[assignment.task] = assignment
+        self.tables.assignments[assignment.task] = _sound(assignment)
 
     def mark_stuck(self, task: TaskName, generation: int, reason: str | None) -> None:
         stored = self.tables.assignments.get(task)
         if stored is not None and stored.generation == generation:
-            self.tables.assignments[task] = replace(stored, stuck_reason=reason)
+            self.tables.assignments[task] = _sound(replace(stored, stuck_reason=reason))
 
     def publish(self, route: Route) -> None:
         stored = self.tables.routes.get(route.task)
         if stored is None or stored.generation <= route.generation:
-            self.tables.routes[route.task] = route
+            self.tables.routes[route.task] = _sound(route)
 
     def table(self) -> RoutingTable:
         routes = dict(self.tables.routes)
@@ -123,7 +124,7 @@ class MemoryAssignments(_Repository):
 
 class MemoryReplicas(_Repository):
     def report(self, report: ReplicaReport) -> None:
-        self.tables.replicas[report.replica_id] = report
+        self.tables.replicas[report.replica_id] = _sound(report)
 
     def live(self, since: datetime) -> tuple[ReplicaReport, ...]:
         return tuple(sorted((r for r in self.tables.replicas.values() if r.reported_at >= since), key=lambda r: r.replica_id))
@@ -138,12 +139,12 @@ class MemoryMonitors(_Repository):
         stored = self.tables.monitors.get(key)
         if (0 if stored is None else stored.version) != monitors.version:
             raise Conflict(problem=f"The monitors of task {monitors.task} were saved by another worker.")
-        self.tables.monitors[key] = replace(monitors, version=monitors.version + 1)
+        self.tables.monitors[key] = _sound(replace(monitors, version=monitors.version + 1))
 
 
 class MemoryReports(_Repository):
     def put(self, report: DriftReport) -> None:
-        self.tables.reports[report.report_id] = report
+        self.tables.reports[report.report_id] = _sound(report)
 
     def of_task(self, task: TaskName, limit: int = 50) -> tuple[DriftReport, ...]:
         return _newest((r for r in self.tables.reports.values() if r.task == task), lambda r: r.created_at)[:limit]
@@ -154,7 +155,7 @@ class MemoryAlerts(_Repository):
         twins = [a for a in self.unresolved() if a.fingerprint == alert.fingerprint and a.alert_id != alert.alert_id]
         if twins and alert.state in ("open", "acknowledged"):
             raise Conflict(problem=f"Alert {twins[0].alert_id} with the same fingerprint is open.")
-        self.tables.alerts[alert.alert_id] = alert
+        self.tables.alerts[alert.alert_id] = _sound(alert)
 
     def get(self, alert_id: AlertId) -> Alert:
         return _found(self.tables.alerts, "alert", alert_id)
@@ -169,7 +170,7 @@ class MemoryAlerts(_Repository):
 
 class MemoryRetrainings(_Repository):
     def request(self, retraining: Retraining) -> Retraining:
-        return self.tables.retrainings.setdefault(retraining.retraining_id, retraining)
+        return self.tables.retrainings.setdefault(retraining.retraining_id, _sound(retraining))
 
     def get(self, retraining_id: RetrainingId) -> Retraining:
         return _found(self.tables.retrainings, "retraining", retraining_id)
@@ -191,12 +192,12 @@ class MemoryRetrainings(_Repository):
     def save(self, retraining: Retraining) -> None:
         if self.get(retraining.retraining_id).fence > retraining.fence:
             raise LeaseLost(retraining_id=retraining.retraining_id)
-        self.tables.retrainings[retraining.retraining_id] = retraining
+        self.tables.retrainings[retraining.retraining_id] = _sound(retraining)
 
 
 class MemorySnapshots(_Repository):
     def put(self, snapshot: DatasetSnapshot) -> None:
-        self.tables.snapshots[snapshot.digest] = snapshot
+        self.tables.snapshots[snapshot.digest] = _sound(snapshot)
 
     def get(self, digest: SnapshotDigest) -> DatasetSnapshot:
         return _found(self.tables.snapshots, "dataset snapshot", digest)
@@ -207,7 +208,7 @@ class MemorySnapshots(_Repository):
 
 class MemoryVerdicts(_Repository):
     def put(self, verdict: Verdict) -> None:
-        self.tables.verdicts[verdict.verdict_id] = verdict
+        self.tables.verdicts[verdict.verdict_id] = _sound(verdict)
 
     def get(self, verdict_id: VerdictId) -> Verdict:
         return _found(self.tables.verdicts, "verdict", verdict_id)
@@ -218,7 +219,7 @@ class MemoryVerdicts(_Repository):
 
 class MemoryPromotions(_Repository):
     def put(self, promotion: Promotion) -> None:
-        self.tables.promotions[promotion.promotion_id] = promotion
+        self.tables.promotions[promotion.promotion_id] = _sound(promotion)
 
     def get(self, promotion_id: PromotionId) -> Promotion:
         return _found(self.tables.promotions, "promotion", promotion_id)
@@ -259,6 +260,12 @@ def _found(table: Mapping[str, Item], kind: str, name: str) -> Item:
     if name not in table:
         raise NotFound(kind=kind, name=name)
     return table[name]
+
+
+def _sound(record: Item) -> Item:
+    """The record, if a database could hold it. Raises ValueError on NaN and infinities, TypeError on what no record may hold."""
+    canonical(record)
+    return record
 
 
 def _newest(items: Iterable[Item], when: Callable[[Item], datetime]) -> tuple[Item, ...]:

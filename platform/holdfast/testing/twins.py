@@ -194,6 +194,6 @@ class EchoEngine:
 
 def embedding_of(text: str, hidden: int = HIDDEN) -> tuple[float, ...]:
     """[hidden] float16 values that depend on the text alone; unit variance."""
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    seed = int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big")
     values = np.random.default_rng(seed).standard_normal(hidden).astype(np.float16)
     return tuple(float(v) for v in values)

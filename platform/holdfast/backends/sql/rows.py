@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from holdfast.domain.captures import Capture, Label, Prediction
+from holdfast.domain.captures import Capture, Label, Prediction, check_storable
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.records import canonical, from_plain
-from holdfast.errors import DataInvalid
 
 Record = TypeVar("Record")
 
@@ -46,9 +45,7 @@ def capture_row(capture: Capture) -> dict[str, Any]:
     Raises:
         DataInvalid: a text that PostgreSQL or SQLite cannot hold (NUL, half a surrogate pair).
     """
-    slices = json.dumps(dict(capture.slices), sort_keys=True)
-    for place, text in (("capture_id", capture.capture_id), ("text", capture.text), ("label", capture.prediction.label)):
-        check_text(text, source=f"capture {capture.capture_id!r}", place=place)
+    check_storable(capture)
     return {
         "capture_id": capture.capture_id,
         "task": capture.task,
@@ -61,7 +58,7 @@ def capture_row(capture: Capture) -> dict[str, Any]:
         "captured_at": instant(capture.captured_at),
         "latency_ms": float(capture.latency_ms),
         "embedding": np.asarray(capture.embedding, dtype="<f2").tobytes(),
-        "slices": slices,
+        "slices": json.dumps(dict(capture.slices), sort_keys=True),
     }
 
 
@@ -85,8 +82,7 @@ def capture_of(row: Mapping[Any, Any]) -> Capture:
 
 def label_row(label: Label, capture_seq: int) -> dict[str, Any]:
     """A row of `labels`. Raises DataInvalid as ``capture_row`` does."""
-    for place, text in (("value", label.value), ("source", label.source)):
-        check_text(text, source=f"the label of capture {label.capture_id!r}", place=place)
+    check_storable(label)
     return {
         "capture_id": label.capture_id,
         "capture_seq": capture_seq,
@@ -118,16 +114,3 @@ def ledger_row(entry: LedgerEntry) -> dict[str, Any]:
 def entry_of(row: Mapping[Any, Any]) -> LedgerEntry:
     """The entry of a row of `ledger`."""
     return LedgerEntry(**{**row, "at": datetime.fromisoformat(row["at"])})
-
-
-def check_text(text: str, *, source: str, place: str) -> None:
-    """Refuse a text that no database can hold. Raises DataInvalid."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        problem = "it holds half a surrogate pair"
-    else:
-        if "\x00" not in text:
-            return
-        problem = "it holds a NUL character"
-    raise DataInvalid(source=source, problem=problem, place=place, remedy="Send text in well-formed Unicode without NUL.")
