@@ -13,17 +13,17 @@ from holdfast import bootstrap
 from holdfast.flows.record import record_captures
 from holdfast.serving.batching import Batcher
 from holdfast.serving.capture_buffer import CaptureBuffer
-from holdfast.serving.connection import Connection
+from holdfast.serving.connection import Connection, Fleet
 from holdfast.serving.gateway import GatewayState, make_app
 from holdfast.serving.metrics import GatewayMetrics
 from holdfast.serving.routing_feed import RoutingFeed
 from holdfast.settings import Settings, read_settings
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, fleet: Fleet) -> None:
     """Serve until the process is told to end."""
     parts = bootstrap.for_gateway(settings)
-    connection = Connection(bootstrap.fleet(settings), {"settings": settings.model_dump_json()})
+    connection = Connection(fleet, {"settings": settings.model_dump_json()})
     feed = RoutingFeed(parts.unit_of_work, refresh_s=settings.serving.refresh_s)
     buffer = CaptureBuffer(
         settings.folder / "spool", functools.partial(record_captures, parts.log), segment_rows=settings.serving.spool_segment_rows
@@ -76,4 +76,5 @@ def watch(state: GatewayState) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    serve(read_settings())
+    _settings = read_settings()
+    serve(_settings, bootstrap.fleet(_settings))

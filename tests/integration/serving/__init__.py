@@ -1,0 +1,1 @@
+"""Tests that run the real data plane: Ray, Serve, the gateway, a database."""

@@ -1,0 +1,196 @@
+"""A Ray head, a gateway and a database on free ports, for tests and benches that need the real data plane."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from holdfast.backends.ray_fleet import head_command
+from holdfast.backends.sql import SqlDatabase
+from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.routing import Assignment, route_of
+from holdfast.settings import Ports, Serving, Settings
+
+HERE = Path(__file__).parent
+KEY = "hf_" + "k" * 43
+GATEWAY = """
+from holdfast.settings import read_settings
+from holdfast.backends.ray_fleet import RayFleet
+from holdfast.serving.__main__ import serve
+import logging
+logging.basicConfig(level=logging.INFO)
+settings = read_settings()
+serve(settings, RayFleet(settings, {application!r}))
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> float:
+    """Seconds until the condition held. Fails with ``what`` when it never does."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > timeout_s:
+            raise AssertionError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+class Stack:
+    """The running parts; use as a context manager."""
+
+    def __init__(self, folder: Path, *, application: str = "serving_twin:build", **serving: Any) -> None:
+        ports = free_ports(8)
+        names = ("api", "gateway", "mlflow", "evidently", "ray", "ray_dashboard", "ray_client", "ray_serve")
+        self.settings = Settings(home=folder, ports=Ports(**dict(zip(names, ports, strict=True))), serving=Serving(**serving))
+        self.application = application
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.database: SqlDatabase | None = None
+
+    def __enter__(self) -> Stack:
+        folder = self.settings.folder
+        for name in ("run", "logs", "spool", "adapters", "snapshots", "work", "cache"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        self.database = SqlDatabase(self.settings.database)
+        self.database.migrate()
+        with self.database.unit_of_work() as work:
+            work.keys.add(name="test", key_hash=hashlib.sha256(KEY.encode()).hexdigest(), created_at=datetime.now(UTC))
+            work.commit()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("gateway", "ray"):
+            self.end(name, signal.SIGTERM)
+        shutil.rmtree(self.settings.ray_folder, ignore_errors=True)
+
+    def start_ray(self) -> None:
+        """Start the head and wait for nothing."""
+        argv, env = head_command(self.settings)
+        self._launch("ray", argv, env)
+
+    def start_gateway(self) -> None:
+        """Start the gateway and wait for nothing."""
+        self._launch("gateway", [sys.executable, "-c", GATEWAY.format(application=self.application)], {})
+
+    def end(self, name: str, how: signal.Signals) -> None:
+        """Signal the process and wait for its end; its whole session is killed after it."""
+        process = self.processes.pop(name, None)
+        if process is None:
+            return
+        process.send_signal(how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+    def assign(self, task: str, digest: str, *, publish: bool = True) -> int:
+        """Make ``digest`` the champion; the generation given."""
+        assert self.database is not None
+        with self.database.unit_of_work() as work:
+            held = work.assignments.get(TaskName(task))
+            assignment = Assignment(
+                task=TaskName(task),
+                champion=AdapterDigest(digest),
+                previous=held.champion if held else None,
+                generation=work.assignments.next_generation(),
+                changed_at=datetime.now(UTC),
+            )
+            work.assignments.put(assignment, expected_generation=held.generation if held else None)
+            if publish:
+                work.assignments.publish(route_of(assignment))
+            work.commit()
+        return assignment.generation
+
+    def ready(self) -> bool:
+        """Whether the gateway says that a replica answers."""
+        return self.get("/readyz")[0] == 200
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body; status 0 when nobody listens."""
+        return self._send(urllib.request.Request(self.url + path))
+
+    def predict(self, task: str, text: str, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
+        """Ask the gateway."""
+        body = {"text": text, **({"request_id": request_id} if request_id else {})}
+        request = urllib.request.Request(
+            f"{self.url}/v1/tasks/{task}/predict", data=json.dumps(body).encode(), headers={"Authorization": f"Bearer {KEY}"}
+        )
+        status, raw = self._send(request)
+        return status, json.loads(raw or b"{}")
+
+    @property
+    def url(self) -> str:
+        """Of the gateway."""
+        return self.settings.local(self.settings.ports.gateway)
+
+    def replica_pids(self) -> Sequence[int]:
+        """Living replicas of the twin application."""
+        pids = [int(p.name.rpartition("-")[2]) for p in (self.settings.folder / "run").glob("replica-*")]
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+    def log(self, name: str) -> str:
+        """What a process wrote."""
+        return (self.settings.folder / "logs" / f"{name}.log").read_text()
+
+    def _launch(self, name: str, argv: Sequence[str], env: dict[str, str]) -> None:
+        ports = self.settings.ports.model_dump()
+        serving = {f"HOLDFAST_SERVING__{k.upper()}": str(v) for k, v in self.settings.serving.model_dump().items()}
+        full = {
+            **os.environ,  # noqa: TID251  (for the child)
+            **env,
+            **serving,
+            **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
+            "HOLDFAST_HOME": str(self.settings.folder),
+            "PYTHONPATH": str(HERE),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:
+            self.processes[name] = subprocess.Popen(
+                argv, env=full, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    @staticmethod
+    def _send(request: urllib.request.Request) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+        except OSError:
+            return 0, b""
+
+
+@contextlib.contextmanager
+def running(folder: Path, **given: Any) -> Iterator[Stack]:
+    """A stack whose head and gateway are started and which answers."""
+    with Stack(folder, **given) as stack:
+        stack.start_ray()
+        stack.start_gateway()
+        try:
+            wait_for(stack.ready, "the gateway is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{stack.log('gateway')[-3000:]}\n{stack.log('ray')[-2000:]}") from None
+        yield stack

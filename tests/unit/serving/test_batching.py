@@ -1,0 +1,172 @@
+"""Micro-batches: nobody waits while a lane is free, everybody is answered or told why, a dead replica is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from holdfast.errors import DeadlinePassed, Overloaded, PartUnavailable
+from holdfast.serving.batching import Answer, Batcher, Question
+
+
+def echo(questions: Sequence[Question]) -> list[Answer | str]:
+    """Labels with the text; `mute` has no answer."""
+    return [f"no answer to {text}" if text == "mute" else (text, 0.5, b"") for _, text in questions]
+
+
+class Replica:
+    """Answers when it is let go; remembers its batches."""
+
+    def __init__(self, *, failures: int = 0) -> None:
+        self.batches: list[list[str]] = []
+        self.failures = failures
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, questions: Sequence[Question]) -> list[Answer | str]:
+        self.batches.append([text for _, text in questions])
+        await self.open.wait()
+        if self.failures:
+            self.failures -= 1
+            raise PartUnavailable(part="replica", reason="it was killed")
+        return echo(questions)
+
+
+def batcher_of(ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | str]]], **fields: int) -> Batcher:
+    known = {"batch_rows": 4, "queue_rows": 8, "lanes": 1} | fields
+    return Batcher(ask, **known)
+
+
+async def ask(batcher: Batcher, *texts: str, deadline_s: float = 5.0) -> list[str]:
+    answers = await batcher.answer([("sha256:a", text) for text in texts], deadline_s=deadline_s)
+    return [label for label, _, _ in answers]
+
+
+def test_a_lone_request_leaves_at_once() -> None:
+    async def story() -> None:
+        replica = Replica()
+        assert await ask(batcher_of(replica), "one") == ["one"]
+        assert replica.batches == [["one"]]
+
+    asyncio.run(story())
+
+
+def test_requests_that_wait_together_cross_together_and_each_gets_its_own_answer() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica)
+        first = asyncio.create_task(ask(batcher, "first"))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(ask(batcher, text)) for text in "abcde"]
+        await asyncio.sleep(0)
+        replica.open.set()
+        assert await first == ["first"]
+        assert [await other for other in others] == [[text] for text in "abcde"]
+        assert replica.batches == [["first"], ["a", "b", "c", "d"], ["e"]]
+
+    asyncio.run(story())
+
+
+def test_a_dead_replica_is_asked_again_and_the_caller_never_hears_of_it() -> None:
+    async def story() -> None:
+        replica = Replica(failures=3)
+        batcher = batcher_of(replica)
+        assert await ask(batcher, "one", "two") == ["one", "two"]
+        assert (len(replica.batches), batcher.retry_count) == (4, 3)
+
+    asyncio.run(story())
+
+
+def test_a_replica_that_hangs_is_given_up_after_one_attempt_time() -> None:
+    async def story() -> None:
+        seen = []
+
+        async def hangs_once(questions: Sequence[Question]) -> list[Answer | str]:
+            seen.append(len(questions))
+            if len(seen) == 1:
+                await asyncio.Event().wait()
+            return echo(questions)
+
+        batcher = Batcher(hangs_once, batch_rows=4, queue_rows=8, lanes=1, attempt_s=0.05)
+        assert await ask(batcher, "one") == ["one"]
+        assert seen == [1, 1]
+
+    asyncio.run(story())
+
+
+def test_no_answer_in_time_is_said_and_the_question_leaves_the_queue() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica)
+        with pytest.raises(DeadlinePassed):
+            await ask(batcher, "one", deadline_s=0.02)
+        replica.open.set()
+        assert await ask(batcher, "two") == ["two"]
+
+    asyncio.run(story())
+
+
+def test_a_full_queue_refuses_at_once_and_takes_nothing() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica, queue_rows=2)
+        waiting = [asyncio.create_task(ask(batcher, text)) for text in ("under way", "a", "b")]
+        await asyncio.sleep(0.01)
+        assert batcher.waiting_count == 2
+        with pytest.raises(Overloaded):
+            await ask(batcher, "c")
+        replica.open.set()
+        assert [await one for one in waiting] == [["under way"], ["a"], ["b"]]
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_cannot_be_given_fails_its_own_caller_alone() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica)
+        first = asyncio.create_task(ask(batcher, "first"))
+        await asyncio.sleep(0)
+        good, bad = asyncio.create_task(ask(batcher, "good")), asyncio.create_task(ask(batcher, "mute", "mute"))
+        await asyncio.sleep(0)
+        replica.open.set()
+        assert (await first, await good) == (["first"], ["good"])
+        with pytest.raises(PartUnavailable, match="no answer to mute"):
+            await bad
+
+    asyncio.run(story())
+
+
+def test_a_caller_that_goes_away_costs_no_place_in_a_batch() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica)
+        first = asyncio.create_task(ask(batcher, "first"))
+        await asyncio.sleep(0)
+        gone, stays = asyncio.create_task(ask(batcher, "gone")), asyncio.create_task(ask(batcher, "stays"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        replica.open.set()
+        assert (await first, await stays) == (["first"], ["stays"])
+        assert replica.batches == [["first"], ["stays"]]
+
+    asyncio.run(story())
+
+
+def test_a_fault_of_ours_reaches_the_caller() -> None:
+    async def story() -> None:
+        async def broken(questions: Sequence[Question]) -> list[Answer | str]:
+            raise TypeError("a bug")
+
+        with pytest.raises(PartUnavailable, match="TypeError"):
+            await ask(batcher_of(broken), "one")
+
+    asyncio.run(story())

@@ -1,0 +1,144 @@
+"""A replica follows the assignments, keeps what it has, and says what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.routing import ReplicaReport
+from holdfast.errors import AdapterRefused
+from holdfast.serving.replica import REPORT_AFTER_S, TRY_AGAIN_S, UNLOAD_AFTER_S, ReplicaWorker
+from holdfast.testing.clock import NOON
+from holdfast.testing.memory import MemoryDatabase
+from holdfast.testing.record_builders import TASK, a_digest, an_assignment
+from holdfast.testing.twins import EchoEngine
+
+
+class Folders:
+    """An adapter store that has everything but what is listed as missing."""
+
+    def __init__(self) -> None:
+        self.missing: set[str] = set()
+
+    def folder(self, digest: AdapterDigest) -> Path:
+        if digest in self.missing:
+            raise AdapterRefused(folder=digest, reason="its bytes changed")
+        return Path("/adapters") / digest
+
+
+class Room:
+    """A worker with its twins and a hand-moved clock."""
+
+    def __init__(self) -> None:
+        self.database, self.engine, self.folders, self.now = MemoryDatabase(), EchoEngine(), Folders(), 0.0
+        self.worker = ReplicaWorker(
+            replica_id="replica-1", unit_of_work=self.database.unit_of_work, adapters=self.folders, engine=self.engine,
+            clock=lambda: NOON, monotonic=lambda: self.now,
+        )  # fmt: skip
+        self._generation = 0
+
+    def assign(self, champion: str, previous: str | None = None) -> None:
+        held = self._generation or None
+        self._generation += 1
+        digest = a_digest(previous) if previous else None
+        with self.database.unit_of_work() as work:
+            new = an_assignment(champion=a_digest(champion), previous=digest, generation=self._generation)
+            work.assignments.put(new, expected_generation=held)
+            work.commit()
+
+    def report(self) -> ReplicaReport:
+        with self.database.unit_of_work() as work:
+            return work.replicas.live(NOON)[0]
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def test_every_wanted_version_is_loaded_before_the_first_report(room: Room) -> None:
+    room.assign("second", previous="first")
+    room.worker.refresh()
+    assert set(room.report().ready) == {a_digest("first"), a_digest("second")}
+    assert room.report().generation == 1
+
+
+def test_a_version_that_cannot_be_loaded_is_named_and_costs_the_others_nothing(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    room.folders.missing.add(a_digest("broken"))
+    room.assign("broken", previous="first")
+    room.worker.refresh()
+    assert room.report().ready == (a_digest("first"),)
+    assert "its bytes changed" in room.report().refused[a_digest("broken")]
+    assert room.worker.answer([(a_digest("first"), "hello there")])[0][0] == "hello"
+
+
+def test_a_refused_version_is_tried_again_later_and_then_no_longer_named(room: Room) -> None:
+    room.engine.refusing[a_digest("first")] = "the fingerprint differs"
+    room.assign("first")
+    room.worker.refresh()
+    room.engine.refusing.clear()
+    room.worker.refresh()
+    assert room.report().ready == ()
+    room.now += TRY_AGAIN_S + 1
+    room.worker.refresh()
+    assert (room.report().ready, room.report().refused) == ((a_digest("first"),), {})
+
+
+def test_a_version_nobody_wants_is_let_go_only_after_the_grace(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    room.assign("second")
+    room.worker.refresh()
+    assert room.engine.loaded() == {a_digest("first"), a_digest("second")}
+    room.now += UNLOAD_AFTER_S + 1
+    room.worker.refresh()
+    assert room.engine.loaded() == {a_digest("second")}
+
+
+def test_without_a_database_it_goes_on_answering_with_what_it_has(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    room.database.down = True
+    room.worker.refresh()
+    assert room.worker.failing is not None
+    assert room.worker.answer([(a_digest("first"), "hello")])[0][0] == "hello"
+
+
+def test_a_row_for_an_unloaded_version_loads_it_and_one_for_an_unknown_version_fails_alone(room: Room) -> None:
+    room.folders.missing.add(a_digest("gone"))
+    asked = [(a_digest("late"), "one"), (a_digest("gone"), "two"), (a_digest("late"), "three")]
+    first, second, third = room.worker.answer(asked)
+    assert (first[0], third[0]) == ("one", "three")
+    assert isinstance(second, str)
+    assert "its bytes changed" in second
+
+
+def test_embeddings_travel_as_little_endian_float16(room: Room) -> None:
+    answer = room.worker.answer([(a_digest("first"), "hello")])[0]
+    assert not isinstance(answer, str)
+    assert np.frombuffer(answer[2], dtype="<f2").shape == (8,)
+
+
+def test_an_unchanged_report_is_repeated_only_after_a_while(room: Room) -> None:
+    written = []
+    room.assign("first")
+    real = room.database.unit_of_work
+
+    def counted() -> object:
+        written.append(1)
+        return real()
+
+    room.worker._unit_of_work = counted  # type: ignore[assignment]  # a counter in front of the real one
+    room.worker.refresh()
+    room.worker.refresh()
+    assert len(written) == 3  # two reads, one report
+    room.now += REPORT_AFTER_S
+    room.worker.refresh()
+    assert len(written) == 5
+    assert room.report().replica_id == "replica-1"
+    assert TASK == "tickets"
