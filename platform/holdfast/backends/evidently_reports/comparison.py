@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from holdfast.backends.evidently_reports.columns import MIN_ROWS, NUMBERS, Comparison
+from holdfast.backends.evidently_reports.quiet import silence
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
 
 QUALITY = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1Score": "f1"}
-
-
-def silence() -> None:
-    """Before Evidently is imported: it would report its use to its makers."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # noqa: TID251 - read by Evidently at import, and from nowhere else
 
 
 def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
@@ -48,6 +43,20 @@ def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
 def _data(dataset: Any, table: Any, definition: Any) -> Any:
     """Texts themselves stay out: what Evidently never sees, no page and no workspace can show."""
     return dataset.from_pandas(table.assign(text=""), data_definition=definition)
+
+
+def distances(comparison: Comparison) -> dict[str, float]:
+    """Jensen-Shannon distance of each column, by Evidently's function; without a report, for checking the thresholds."""
+    silence()
+    from evidently.legacy.calculations.stattests.jensenshannon import jensenshannon_stat_test
+    from evidently.legacy.core import ColumnType
+
+    found = {}
+    for name, threshold in comparison.thresholds.items():
+        kind = ColumnType.Categorical if name == "prediction" else ColumnType.Numerical
+        before, now = comparison.reference[name].dropna(), comparison.current[name].dropna()
+        found[name] = float(jensenshannon_stat_test(before, now, kind, threshold).drift_score)
+    return found
 
 
 def measures(snapshot: Snapshot, comparison: Comparison) -> dict[str, float]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.backends.evidently_reports.comparison import silence
+from holdfast.backends.evidently_reports.quiet import silence
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot

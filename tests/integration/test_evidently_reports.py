@@ -1,0 +1,114 @@
+"""Evidently itself: what a report says of changed and unchanged windows, and what it leaves on the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from holdfast.backends.evidently_reports import EvidentlyReporter, reporter, ui_command
+from holdfast.backends.evidently_reports.columns import FALSE_DRIFT, MAX_ROWS, compare
+from holdfast.domain.windows import WindowRows
+from holdfast.errors import StorageRefused
+from holdfast.testing.builders import TASK, a_window
+from holdfast.testing.clock import NOON
+
+
+def worded(row_count: int, seed: int, words: tuple[str, ...] = ("refund", "parcel", "login", "card", "invoice", "late")) -> WindowRows:
+    """Rows with texts of a few words, so that descriptors vary."""
+    random = np.random.default_rng(seed + 1_000)
+    texts = tuple(" ".join(random.choice(words, size=random.integers(3, 12))) for _ in range(row_count))
+    return dataclasses.replace(a_window(row_count, seed), texts=texts)
+
+
+def test_a_changed_window_moves_the_figures_of_what_changed_and_no_other(tmp_path: Path) -> None:
+    now = worded(400, 2, words=("crypto", "wallet", "refund"))
+    now = dataclasses.replace(now, predictions=("refund",) * 400)
+    metrics, page = EvidentlyReporter(tmp_path).report(TASK, worded(400, 1), now, at=NOON)
+    drifted = {n.removeprefix("drift.") for n, v in metrics.items() if v > metrics.get(n.replace("drift.", "threshold."), 1.0)}
+    assert {"prediction", "unseen_word_share"} <= drifted
+    assert "confidence" not in drifted
+    assert (tmp_path / page).stat().st_size > 100_000
+
+
+def test_labelled_rows_give_the_accuracy_of_exactly_those_rows(tmp_path: Path) -> None:
+    now = worded(300, 2)
+    now = dataclasses.replace(now, labels=(*now.labels[:100], *(None,) * 200))
+    metrics, _ = EvidentlyReporter(tmp_path).report(TASK, worded(300, 1), now, at=NOON)
+    right = sum(said == true for said, true in zip(now.predictions[:100], now.labels[:100], strict=True))
+    assert metrics["quality.accuracy"] == pytest.approx(right / 100)
+    assert metrics["rows.labelled"] == 100
+
+
+def test_without_enough_labels_quality_is_absent_rather_than_guessed(tmp_path: Path) -> None:
+    now = dataclasses.replace(worded(100, 2), labels=("billing", *(None,) * 99))
+    metrics, _ = EvidentlyReporter(tmp_path).report(TASK, worded(100, 1), now, at=NOON)
+    assert not [name for name in metrics if name.startswith("quality.")]
+
+
+def test_unchanged_columns_stay_under_their_threshold_as_often_as_stated() -> None:
+    """30 pairs of windows of unequal size, every column: 0.01 is stated, the count lies within its sampling error."""
+    from holdfast.backends.evidently_reports.comparison import distances
+
+    crossed = looked = 0
+    for seed in range(30):
+        comparison = compare(worded(500, 2 * seed), worded(150, 2 * seed + 1))
+        for column, distance in distances(comparison).items():
+            looked += 1
+            crossed += distance > comparison.thresholds[column]
+    assert crossed / looked < 2.5 * FALSE_DRIFT
+
+
+def test_a_long_window_is_thinned_over_its_whole_length() -> None:
+    current = a_window(MAX_ROWS * 2, 2)
+    comparison = compare(a_window(60, 1), current)
+    assert len(comparison.current) == MAX_ROWS
+    assert comparison.current["text"].iloc[-1] == current.texts[-1]
+
+
+def test_no_text_of_a_request_reaches_the_page_or_the_workspace(tmp_path: Path) -> None:
+    secret = "4929-1111-2222"
+    now = dataclasses.replace(worded(60, 2), texts=tuple(f"{secret} row {n}" for n in range(60)))
+    EvidentlyReporter(tmp_path).report(TASK, worded(60, 1), now, at=NOON)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def test_the_newest_pages_are_kept(tmp_path: Path) -> None:
+    reports = EvidentlyReporter(tmp_path)
+    empty = a_window(0, 1)
+    pages = [reports.report(TASK, empty, empty, at=NOON + timedelta(seconds=n))[1] for n in range(reporter.KEPT_PAGES + 5)]
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.html")) == pages[5:]
+
+
+def test_a_page_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("in the way")
+    with pytest.raises(StorageRefused, match="reports"):
+        EvidentlyReporter(tmp_path).report(TASK, a_window(0), a_window(0), at=NOON)
+
+
+def test_the_workspace_has_one_project_per_task_with_a_run_per_window(tmp_path: Path) -> None:
+    reports = EvidentlyReporter(tmp_path)
+    for n in range(2):
+        reports.report(TASK, worded(60, 1), worded(60, 2 + n), at=NOON + timedelta(minutes=n))
+    projects = [json.loads(path.read_text()) for path in (tmp_path / "evidently").glob("*/metadata.json")]
+    assert [project["name"] for project in projects] == [TASK]
+    assert len(list((tmp_path / "evidently").glob("*/snapshots/*.json"))) == 2
+
+
+def test_the_module_is_light_until_a_report_is_made() -> None:
+    check = "import sys, holdfast.backends.evidently_reports; sys.exit('evidently' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_the_command_of_the_ui_starts(tmp_path: Path) -> None:
+    argv, env = ui_command(tmp_path, host="127.0.0.1", port=1)
+    shown = subprocess.run([*argv, "--help"], env=os.environ | env, capture_output=True, text=True, check=False, timeout=120)  # noqa: TID251
+    assert shown.returncode == 0
+    assert "workspace" in shown.stdout
