@@ -20,13 +20,14 @@ import psutil
 from holdfast.cli import processes
 from holdfast.cli.probe import answers, log_tail
 from holdfast.cli.run_files import ChildState, ChildStatus, HomeState, HomeStatus, write_status
+from holdfast.cli.show import say
 from holdfast.errors import PartUnavailable
 from holdfast.processes import ProcessSpec
 
 ROUND_S = 0.2
 FIRST_REST_S, LONGEST_REST_S = 0.5, 10.0
 STEADY_S = 60.0
-PROBE_S = 5.0
+PROBE_S = 10.0
 """Seconds between two looks at a ready child; three unanswered in a row make it `silent`."""
 START_S = 300.0
 STOP_S = 20.0
@@ -53,9 +54,11 @@ class Child:
     silences: int = 0
 
     def enter(self, state: ChildState) -> None:
-        """Change the state, and note when."""
+        """Change the state, note when, and write it into the log."""
         if state != self.state:
             self.state, self.since = state, datetime.now(UTC)
+            code = f" (exit code {self.process.poll()})" if self.process and state in ("restarting", "ended") else ""
+            say(f"{self.since:%Y-%m-%dT%H:%M:%S}Z {self.spec.name}: {state}{code}")
 
     def status(self) -> ChildStatus:
         """What is told of it."""
