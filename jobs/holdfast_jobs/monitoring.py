@@ -16,7 +16,7 @@ def watch_all(bench: Bench) -> None:
 
 
 def watch_task(bench: Bench, task: str) -> None:
-    """Read what is new into the monitors, then act on what they say. Both remember how far they came."""
+    """Read what is new into the monitors, then act on what they say. Both remember how far they came; again changes nothing."""
     watch.watch(bench.house, TaskName(task))
     respond.respond(bench.house, TaskName(task))
     bench.house.doorbell.ring("holdfast.report_task", task)

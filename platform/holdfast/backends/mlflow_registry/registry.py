@@ -39,7 +39,10 @@ class MlflowRegistry:
         client = self._client()
         with answering(f"recording {facts.version.digest[:19]}"), self._lock:
             run_id = ensure_run(client, facts, folder)
-            number = self._find(client, facts.version) or self._create(client, facts, run_id)
+            number = self._find(client, facts.version)
+            if number is None:
+                self._create(client, facts, run_id)
+                number = self._find(client, facts.version)
         return dataclasses.replace(facts.version, run_id=run_id, registry_version=number)
 
     def tag_verdict(self, version: AdapterVersion, verdict: Verdict) -> None:
@@ -85,21 +88,19 @@ class MlflowRegistry:
         return self._opened
 
     def _find(self, client: MlflowClient, version: AdapterVersion) -> str | None:
-        """The registry version of this adapter, by its tag."""
-        for found in client.search_model_versions(f"name = '{version.task}' and tags.`{DIGEST_TAG}` = '{version.digest}'"):
-            return str(found.version)
-        return None
+        """The registry version of this adapter, by its tag; the first, should a call that timed out have made a second one."""
+        found = client.search_model_versions(f"name = '{version.task}' and tags.`{DIGEST_TAG}` = '{version.digest}'")
+        return str(min(int(each.version) for each in found)) if found else None
 
-    def _create(self, client: MlflowClient, facts: RunFacts, run_id: str) -> str:
+    def _create(self, client: MlflowClient, facts: RunFacts, run_id: str) -> None:
         self._ensure_model(client, facts)
         source = f"{client.get_run(run_id).info.artifact_uri}/adapter"
         tags = lineage_tags(facts)
         if facts.verdict is not None and facts.verdict.candidate == facts.version.digest:
             tags |= verdict_tags(facts.verdict)
-        made = client.create_model_version(
+        client.create_model_version(
             facts.version.task, source, run_id=run_id, tags=tags, description=_about_version(facts), await_creation_for=None
         )
-        return str(made.version)
 
     def _ensure_model(self, client: MlflowClient, facts: RunFacts) -> None:
         task = facts.version.task
