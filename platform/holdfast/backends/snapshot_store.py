@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class ParquetSnapshotStore:
             beside.replace(target)
             _flush(self._folder)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
             raise StorageRefused(place=target, reason=error.strerror or error) from error
 
     def load(self, digest: SnapshotDigest) -> tuple[SnapshotRow, ...]:

@@ -62,10 +62,10 @@ def _table(part: str, rows: WindowRows) -> Any:
     import pyarrow as pa
 
     return pa.table({
-        "part": pa.array([part] * len(rows)),
-        "text": pa.array(rows.texts),
+        "part": pa.array([part] * len(rows), pa.string()),
+        "text": pa.array(rows.texts, pa.string()),
         "label": pa.array(rows.labels, pa.string()),
-        "prediction": pa.array(rows.predictions),
+        "prediction": pa.array(rows.predictions, pa.string()),
         "confidence": pa.array(rows.confidences, pa.float32()),
         "embedding": pa.array(list(rows.embeddings), pa.list_(pa.float32())),
     })  # fmt: skip

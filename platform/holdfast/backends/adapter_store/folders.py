@@ -24,8 +24,10 @@ def names_in(folder: Path) -> tuple[str, ...]:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise AdapterRefused(folder=folder, reason="it is not a folder")
+    with os.scandir(folder) as listing:
+        entries = list(listing)
     names = []
-    for entry in os.scandir(folder):
+    for entry in entries:
         if entry.name not in KNOWN:
             raise AdapterRefused(folder=folder, reason=f"{entry.name!r} is not a file of an adapter ({', '.join(sorted(KNOWN))})")
         if entry.is_symlink() or not entry.is_file(follow_symlinks=False):

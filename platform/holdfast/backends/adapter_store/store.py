@@ -107,7 +107,8 @@ class FolderAdapterStore:
 
 def _signature(path: Path) -> Signature:
     try:
-        stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(path)]
+        with os.scandir(path) as listing:
+            stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in listing]
     except OSError as error:
         raise AdapterRefused(folder=path, reason=f"it cannot be read ({error.strerror})") from error
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
