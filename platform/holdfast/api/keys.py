@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from holdfast.api.dependencies import Caller, HouseOf
@@ -143,18 +143,19 @@ def list_keys(house: HouseOf) -> list[KeyName]:
 
 
 @router.post("", status_code=201, summary="Make a key; it is shown once", responses=documented(409))
-def make_key(wanted: KeyWanted, house: HouseOf, caller: Caller) -> KeyMade:
+def make_key(wanted: KeyWanted, house: HouseOf, caller: Caller, request: Request) -> KeyMade:
     """A name that is in use is refused."""
     key = new_key()
     with house.unit_of_work() as work:
         work.keys.add(name=wanted.name, key_hash=hash_of(key), created_at=house.clock())
         work.ledger.append(at=house.clock(), kind="key.created", task="", actor=caller, body={"name": wanted.name})
         work.commit()
+    _ring(request).forget()
     return KeyMade(name=wanted.name, key=key)
 
 
 @router.delete("/{name}", status_code=204, summary="Revoke a key", responses=documented(404, 409))
-def revoke_key(name: str, house: HouseOf, caller: Caller) -> Response:
+def revoke_key(name: str, house: HouseOf, caller: Caller, request: Request) -> Response:
     """Takes effect within a second in every process. The last valid key cannot be revoked: nobody could get in again."""
     with house.unit_of_work() as work:
         names = set(work.keys.valid().values())
@@ -165,4 +166,11 @@ def revoke_key(name: str, house: HouseOf, caller: Caller) -> Response:
         work.keys.revoke(name)
         work.ledger.append(at=house.clock(), kind="key.revoked", task="", actor=caller, body={"name": name})
         work.commit()
+    _ring(request).forget()
     return Response(status_code=204)
+
+
+def _ring(request: Request) -> KeyRing:
+    ring = request.app.state.ring
+    assert isinstance(ring, KeyRing)
+    return ring

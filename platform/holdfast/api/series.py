@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
-from holdfast.domain.quality import QualityReport, Score
-from holdfast.domain.statistics.confidence import interval
 from holdfast.ports import CaptureLog, House
 
 NEWEST_CAPTURES = 4_000
 """Captures of a task that its plots look back over."""
-NOW_ROWS = 200
+NOW_ROWS = 100
 """Labelled captures that `quality now` is made of, at most."""
 WINDOWS = 40
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +35,29 @@ class WindowPoint:
     def mid_at(self) -> datetime:
         """The middle of the window."""
         return self.first_at + (self.last_at - self.first_at) / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentScore:
+    """Share of right answers in one window, with its 95 % Wilson interval.
+
+    It is for reading: it holds for this window, also when the traffic changed within it, and not at every look. Decisions rest
+    on the monitors and on the gate, whose intervals do.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    row_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentQuality:
+    """Quality of one version on its newest labelled captures."""
+
+    overall: RecentScore | None
+    """None when there is no labelled row: unknown, never zero."""
+    by_label: Mapping[str, RecentScore]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,18 +144,18 @@ def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def quality_of(found: Labelled, digest: AdapterDigest | None) -> QualityReport:
+def quality_of(found: Labelled, digest: AdapterDigest | None) -> RecentQuality:
     """Quality now: of one version, on its newest labelled captures. Nothing labelled: unknown."""
     own = [(label, wrong) for adapter, label, wrong in found.rows if adapter == digest][-NOW_ROWS:]
     by_label: dict[str, list[bool]] = defaultdict(list)
     for label, wrong in own:
         by_label[label].append(wrong)
-    scores = {label: _score(wrongs) for label, wrongs in sorted(by_label.items())}
-    return QualityReport(
-        overall=_score([wrong for _, wrong in own]), by_label={label: score for label, score in scores.items() if score is not None}
-    )
+    overall = _score([wrong for _, wrong in own]) if own else None
+    return RecentQuality(overall=overall, by_label={label: _score(wrongs) for label, wrongs in sorted(by_label.items())})
 
 
-def _score(wrongs: Sequence[bool]) -> Score | None:
-    found = interval(1.0 - np.asarray(wrongs, dtype=np.float64), alpha=ALPHA)
-    return None if found is None else Score(value=found.mean, lower=found.lower, upper=found.upper, row_count=found.row_count)
+def _score(wrongs: Sequence[bool]) -> RecentScore:
+    rows = len(wrongs)
+    right = rows - sum(wrongs)
+    lower, upper = wilson(right, rows)
+    return RecentScore(value=right / rows, lower=lower, upper=upper, row_count=rows)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from holdfast.api.series import Labelled, SeriesCache, quality_of
+from holdfast.api.series import Labelled, RecentQuality, SeriesCache, quality_of
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.alerts import Alert
 from holdfast.domain.gates import Verdict
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorSet
-from holdfast.domain.quality import QualityReport
 from holdfast.domain.retraining import ENDED, Retraining
 from holdfast.domain.routing import Assignment, ReplicaReport, Route
 from holdfast.domain.tasks import TaskContract
@@ -48,7 +47,7 @@ class TaskFacts:
     last_seq: int
     newest_capture_at: datetime | None
     labelled: Labelled
-    quality: QualityReport
+    quality: RecentQuality
 
     @property
     def running(self) -> Retraining | None:
@@ -59,6 +58,11 @@ class TaskFacts:
     def lag(self) -> int | None:
         """Positions of the log that the monitors have not read yet; None when they have read nothing."""
         return None if self.monitors is None else max(0, self.last_seq - self.monitors.capture_cursor)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a retraining may be asked for: none is under way, or one that only waits for a person."""
+        return self.running is None or self.running.state == "judged"
 
     @property
     def warming(self) -> bool:
@@ -145,17 +149,18 @@ def _serving_trouble(facts: TaskFacts, now: datetime, silence_s: float) -> Stand
 
 
 def _awaiting_decision(facts: TaskFacts, now: datetime) -> Standing | None:
-    """A candidate that passed its gate and waits for a person."""
-    newest = facts.retrainings[0] if facts.retrainings else None
-    waits = facts.verdict is not None and facts.verdict.outcome == "pass" and now < facts.verdict.expires_at
-    if newest is None or not waits or facts.verdict is None or newest.promotion_id or newest.state == "failed":
+    """A candidate that passed its gate and waits for a person: a first version always does, others as the contract says."""
+    newest, verdict = facts.retrainings[0] if facts.retrainings else None, facts.verdict
+    if newest is None or verdict is None or newest.state in ENDED or verdict.outcome != "pass" or now >= verdict.expires_at:
         return None
     current = facts.assignment.champion if facts.assignment else None
-    if facts.verdict.champion != current or facts.verdict.candidate == current or facts.contract.promotion.mode == "automatic":
+    moves_by_itself = facts.contract.promotion.mode == "automatic" and newest.champion_digest is not None
+    if moves_by_itself or verdict.champion != current or verdict.candidate == current:
         return None
-    number = next((v.number for v in facts.versions if v.digest == facts.verdict.candidate), None)
+    number = next((v.number for v in facts.versions if v.digest == verdict.candidate), None)
     name = f"v{number}" if number else "the candidate"
-    why = f"{name.capitalize()} passed its gate and waits for you: {facts.verdict.reason}."
+    before = f"{facts.open_alerts[0].diagnosis.sentence} " if facts.open_alerts else ""
+    why = f"{before}The gate passed {name}; it waits for you."
     return Standing(state="needs you", why=why, step="judged", deed="promote", deed_text=f"Promote {name}")
 
 
@@ -220,16 +225,16 @@ def _quality(facts: TaskFacts) -> Standing:
         state: State = "at risk" if "alarm" in statuses else "unknown"
         return Standing(state=state, why=why, step="watching", deed="label", deed_text="Label examples")
     if score.upper < floor:
-        why = f"Quality is surely below its floor of {floor:.2f}, and no alert explains it yet."
+        why = f"Quality is clearly below its floor of {floor:.0%}, and no alert explains it yet."
         return Standing(state="needs you", why=why, step="watching", deed="retrain", deed_text="Start retraining")
     if score.value < floor or "alarm" in statuses:
         return Standing(state="at risk", why=_doubt(floor, statuses), step="watching", deed="label", deed_text="Label examples")
     if score.lower < floor:
-        why = f"Above its floor of {floor:.2f}, though {score.row_count} labels leave room for doubt. No monitor alarms."
+        why = f"Above its floor of {floor:.0%}, though {score.row_count} labels leave room for doubt. No monitor alarms."
         return Standing(state="healthy", why=why, step="watching", deed="look", deed_text="See evidence")
     return Standing(
         state="healthy",
-        why=f"Surely above its floor of {floor:.2f}; no monitor alarms.",
+        why=f"Clearly above its floor of {floor:.0%}; no monitor alarms.",
         step="watching",
         deed="look",
         deed_text="See evidence",
@@ -240,7 +245,7 @@ def _doubt(floor: float, statuses: Collection[str]) -> str:
     return (
         "A monitor alarms; its diagnosis is not written yet."
         if "alarm" in statuses
-        else f"Quality now lies below its floor of {floor:.2f}, within doubt."
+        else f"Quality now lies below its floor of {floor:.0%}, within doubt."
     )
 
 

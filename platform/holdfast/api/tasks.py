@@ -11,12 +11,12 @@ from fastapi import Path as PathParam
 
 from holdfast.api.dependencies import Caller, HouseOf, SettingsOf
 from holdfast.api.failures import documented
+from holdfast.api.series import RecentQuality
 from holdfast.api.standing import Standing, TaskFacts, facts_of, standing_of
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.alerts import Alert
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorReading
-from holdfast.domain.quality import QualityReport
 from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import Retraining
 from holdfast.domain.routing import Assignment
@@ -38,7 +38,7 @@ class TaskView:
     """Generation that the data plane follows; behind the assignment while a version warms."""
     champion: AdapterVersion | None
     monitors: tuple[MonitorReading, ...]
-    quality: QualityReport
+    quality: RecentQuality
     """Of the champion, on its newest labelled captures."""
     capture_count: int
     label_count: int

@@ -31,12 +31,12 @@ class FleetRow:
 
 @router.get("/")
 def show_fleet(request: Request, house: HouseOf, settings: SettingsOf) -> HTMLResponse:
-    """Rows in order of urgency, then of name."""
+    """Rows in order of urgency, those with an alert first, then of name."""
     with house.unit_of_work() as work:
         names = [contract.task for contract in work.contracts.all()]
     now, silence_s = house.clock(), settings.loop.replica_silence_s
     found = [(facts, standing_of(facts, now, silence_s=silence_s)) for facts in (facts_of(house, name) for name in names)]
-    found.sort(key=lambda item: (URGENCY.index(item[1].state), item[0].contract.task))
+    found.sort(key=lambda item: (URGENCY.index(item[1].state), not item[0].open_alerts, item[0].contract.task))
     sentence = fleet_sentence(found, now, watch_s=settings.loop.watch_s, silence_s=silence_s)
     return page("fleet.html", request, sentence=sentence, rows=[_row(facts, standing, now) for facts, standing in found])
 

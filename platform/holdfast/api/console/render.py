@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from holdfast.api.console.sessions import Session
 from holdfast.api.failures import status_of
+from holdfast.api.series import RecentScore
 from holdfast.api.standing import duration
-from holdfast.domain.quality import Score
 from holdfast.errors import HoldfastError
 
 ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "healthy": "●", "unknown": "?"}
@@ -72,17 +72,17 @@ def percent(share: float | None, digits: int = 0) -> str:
     return "unknown" if share is None else f"{share:.{digits}%}"
 
 
-def score_words(score: Score | None) -> str:
+def score_words(score: RecentScore | None) -> str:
     """A score with its interval.
 
-    >>> score_words(Score(value=0.913, lower=0.86, upper=0.95, row_count=120))
-    '91 % (86 to 95 %)'
+    >>> score_words(RecentScore(value=0.913, lower=0.86, upper=0.95, row_count=120))
+    '91% (86 to 95%)'
     >>> score_words(None)
     'unknown'
     """
     if score is None:
         return "unknown"
-    return f"{100 * score.value:.0f} % ({100 * score.lower:.0f} to {100 * score.upper:.0f} %)"
+    return f"{100 * score.value:.0f}% ({100 * score.lower:.0f} to {100 * score.upper:.0f}%)"
 
 
 def short_digest(digest: str | None) -> str:

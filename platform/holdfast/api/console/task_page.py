@@ -75,7 +75,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         standing=standing,
         anchor=anchor(standing),
         labels=labels_words(facts, now),
-        plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, now)),
+        plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
         monitors=[_monitor_row(r) for r in facts.monitors.readings] if facts.monitors else [],
         reports=reports,
         history=history,
@@ -122,8 +122,13 @@ def _marks(facts: TaskFacts, history: History) -> list[Mark]:
     return marks
 
 
-def _spans(facts: TaskFacts, now: datetime) -> list[Span]:
-    return [Span(begin=r.requested_at, end=r.ended_at or now, text=f"retraining: {r.reason}") for r in facts.retrainings]
+def _spans(facts: TaskFacts, history: History, now: datetime) -> list[Span]:
+    """From each request to its end; waiting for a person is not part of it."""
+    judged = {r: v.judged_at for r, v in history.verdicts.items()}
+    return [
+        Span(begin=r.requested_at, end=judged.get(str(r.verdict_id)) or r.ended_at or now, text=f"retraining: {r.reason}")
+        for r in facts.retrainings
+    ]
 
 
 def _monitor_row(reading: MonitorReading) -> MonitorRow:

@@ -5,7 +5,7 @@
   if (!seconds) return;
   const busy = () => {
     const at = document.activeElement;
-    return document.hidden || (at && at.closest("form, details, summary") !== null) || document.querySelector("details[open]") !== null;
+    return document.hidden || (at && at.closest("form, details, summary") !== null) || document.querySelector("details[open]:not(.given)") !== null;
   };
   setInterval(async () => {
     if (busy()) return;
