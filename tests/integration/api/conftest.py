@@ -26,7 +26,7 @@ from holdfast.domain.captures import Capture, Label, Prediction
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.gates import CriterionResult
 from holdfast.domain.ids import CaptureId, TaskName
-from holdfast.domain.monitors import MonitorReading
+from holdfast.domain.monitors import MonitorReading, MonitorStatus
 from holdfast.domain.records import digest_of
 from holdfast.domain.tasks import PromotionPolicy
 from holdfast.ports import House
@@ -104,7 +104,7 @@ def _traffic(place: Place, task: str, rows: int, share_wrong: list[float], versi
     for n in range(rows):
         at = NOON + timedelta(seconds=1790 * (n + 1) / rows)
         wrong = (n * 37 % 100) / 100 < share_wrong[n * len(share_wrong) // rows]
-        text = HOSTILE if n % 50 == rows % 50 else f"parcel {n} has not come, where does it stay?"
+        text = HOSTILE if n == rows - 2 else f"parcel {n} has not come, where does it stay?"
         capture = Capture(
             capture_id=CaptureId(f"{task}-{n}"), task=TaskName(task), text=text, adapter_digest=version.digest,
             prediction=Prediction(label=LABELS[n % 3], confidence=0.6 + (n % 40) / 100), generation=1, route="champion",
@@ -119,7 +119,7 @@ def _traffic(place: Place, task: str, rows: int, share_wrong: list[float], versi
 
 
 def _readings(evidence: float) -> tuple[MonitorReading, ...]:
-    status = "alarm" if evidence >= 13.8 else "watching" if evidence > 6 else "quiet"
+    status: MonitorStatus = "alarm" if evidence >= 13.8 else "watching" if evidence > 6 else "quiet"
     made = [
         MonitorReading(
             monitor="quality",
@@ -133,7 +133,7 @@ def _readings(evidence: float) -> tuple[MonitorReading, ...]:
         MonitorReading(monitor="label_mix", status="quiet", log_evidence=0.3, log_threshold=13.8, event_count=800, onset_seq=0),
         MonitorReading(monitor="confidence", status="not enough data", log_evidence=0.0, log_threshold=13.8, event_count=9, onset_seq=0),
     ]
-    return tuple(made)  # type: ignore[arg-type]
+    return tuple(made)
 
 
 def _seed_drifted(place: Place) -> None:
@@ -146,7 +146,8 @@ def _seed_drifted(place: Place) -> None:
         opened_at=NOON + timedelta(minutes=20), adapter_digest=first.digest, event_seq=612, onset_seq=410,
         diagnosis=Diagnosis(
             cause="concept change", action="retrain", evidence={"share_wrong": 0.41, "share_wrong_before": 0.08},
-            sentence="41 % of answers are wrong since capture 410 (8 % before), while the inputs look as they did: the meaning of 'delivery' changed.",
+            sentence="41 % of answers are wrong since capture 410 (8 % before), while the inputs look as they did: "
+            "the meaning of 'delivery' changed.",
         ),
     )  # fmt: skip
     criteria = (
@@ -173,7 +174,8 @@ def _seed_drifted(place: Place) -> None:
     )
     verdict = a_verdict(candidate=second.digest, champion=first.digest, criteria=criteria, policy_digest=digest_of(contract))
     run = a_retraining(
-        requested_at=NOON + timedelta(minutes=21), due_at=NOON + timedelta(minutes=31), alert_id=alert.alert_id, reason=f"alert {alert.alert_id}", state="judged",
+        requested_at=NOON + timedelta(minutes=21), due_at=NOON + timedelta(minutes=31),
+        alert_id=alert.alert_id, reason=f"alert {alert.alert_id}", state="judged",
         candidate_digest=second.digest, beside_digest=beside.digest, labels_used=214, train_seconds=74.0, attempt=1, progress=1.0,
         verdict_id=verdict.verdict_id, champion_digest=first.digest, requested_by="loop",
     )  # fmt: skip

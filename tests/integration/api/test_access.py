@@ -30,7 +30,7 @@ def routes_of(app: Any) -> Iterator[tuple[str, str]]:
         if inner is not None:
             pending += [(r, prefix + getattr(route.include_context, "prefix", "")) for r in inner.routes]
         elif isinstance(route, APIRoute):
-            yield from ((method, prefix + route.path) for method in route.methods)
+            yield from ((method, prefix + route.path) for method in route.methods or ())
         elif isinstance(route, Mount):
             yield "GET", f"{prefix}{route.path}/nothing"
         else:
@@ -194,7 +194,7 @@ def test_a_name_that_is_a_path_names_nothing(fleet: Any, name: str) -> None:
 
 
 def test_an_address_beyond_loopback_needs_the_flag() -> None:
-    with pytest.raises(RequestInvalid, match="HOLDFAST_HOST.*0.0.0.0"):
+    with pytest.raises(RequestInvalid, match=r"HOLDFAST_HOST.*0\.0\.0\.0"):
         check_host(Settings(host="0.0.0.0"), [])
     check_host(Settings(host="0.0.0.0"), [FLAG])
     check_host(Settings(host="127.0.0.1"), [])
