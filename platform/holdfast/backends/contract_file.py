@@ -12,6 +12,7 @@ from holdfast.errors import ContractInvalid, Problem
 
 MAX_BYTES = 256 * 1024
 """A contract of a thousand labels has about 30 KiB."""
+MAX_DEPTH = 10
 _TOP = "line 1, column 1"
 
 
@@ -64,18 +65,25 @@ def _text(path: Path, source: str) -> str:
 
 def _compose(text: str, source: str) -> yaml.Node:
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                problem = Problem(_mark(event.start_mark), f"the alias *{event.anchor} is not allowed; write the value out")
-                raise ContractInvalid(source=source, problems=[problem])
+        _check_events(text, source)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ContractInvalid(source=source, problems=[_syntax(error, text)]) from None
-    except RecursionError:
-        raise ContractInvalid(source=source, problems=[Problem(_TOP, "is nested too deeply")]) from None
     if root is None:
         raise ContractInvalid(source=source, problems=[Problem(_TOP, "the file holds only comments; task, labels and floor are needed")])
     return root
+
+
+def _check_events(text: str, source: str) -> None:
+    """Refuse aliases, and nesting that would cost the parser quadratic time, before anything is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ContractInvalid(source=source, problems=[Problem(_mark(event.start_mark), "is nested too deeply")])
+        if isinstance(event, yaml.AliasEvent):
+            problem = Problem(_mark(event.start_mark), f"the alias *{event.anchor} is not allowed; write the value out")
+            raise ContractInvalid(source=source, problems=[problem])
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> Problem:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -54,7 +53,7 @@ def _lines(path: Path, packed: bool) -> Iterator[str]:
     taken, number = 0, 0
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            for raw in io.BufferedReader(file):
+            for raw in file:
                 number += 1
                 taken += len(raw)
                 if taken > MAX_BYTES:
@@ -74,6 +73,8 @@ def _lines(path: Path, packed: bool) -> Iterator[str]:
 def _csv(path: Path, packed: bool) -> Iterator[Row]:
     lines = _lines(path, packed)
     head = next(lines, "")
+    if not head.strip():
+        raise _invalid(path, "row 1", "it is empty", "give a header and at least one row")
     delimiter = max("\t,;|", key=head.count)
     csv.field_size_limit(MAX_CELL_CHARS)
     reader = csv.reader(_chained(head, lines), delimiter=delimiter, strict=True)
