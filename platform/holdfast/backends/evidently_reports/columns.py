@@ -133,16 +133,17 @@ def _threshold(before: Any, now: Any) -> float:
 
     To second order the Jensen-Shannon divergence of two samples of one distribution over k occupied cells, of n and m rows, is
     ``chi2(k - 1) (1/n + 1/m) / 8``; the distance is its root (Menendez et al., The Jensen-Shannon divergence, 1997). Evidently's own
-    fixed 0.1 is crossed by unchanged columns of a few hundred rows.
+    fixed 0.1 is crossed by unchanged columns of a few hundred rows. It depends on the reference and the sizes alone: the UI draws one line
+    for each threshold.
     """
-    cells = _cells(before, now)
+    cells = _cells(before, len(before) + len(now))
     spread = float(chi2.ppf(1 - FALSE_DRIFT, max(cells - 1, 1))) * (1 / len(before) + 1 / len(now)) / 8
-    return float(np.sqrt(spread))
+    return round(float(np.sqrt(spread)), 4)
 
 
-def _cells(before: Any, now: Any) -> int:
-    """Occupied cells, binned as Evidently bins them: by value, or by Sturges' rule above 20 distinct numbers."""
-    both = pd.concat([before, now])
-    if both.dtype == object or before.nunique() <= 20:
-        return int(both.nunique())
-    return int((np.histogram(both.to_numpy(), bins=np.histogram_bin_edges(both.to_numpy(), bins="sturges"))[0] > 0).sum())
+def _cells(before: Any, row_count: int) -> int:
+    """Cells that an unchanged column may occupy, as Evidently bins it: by value, or above 20 distinct numbers by Sturges' rule."""
+    distinct = int(before.nunique())
+    if before.dtype == object or distinct <= 20:
+        return distinct
+    return int(np.ceil(np.log2(row_count))) + 1

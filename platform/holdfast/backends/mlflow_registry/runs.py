@@ -61,7 +61,7 @@ def _experiment(client: MlflowClient, task: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, tags={"holdfast.task": task}))
+            return str(client.create_experiment(name, tags={"holdfast.task": task, "mlflow.experimentKind": "custom_model_development"}))
         except MlflowException:
             found = client.get_experiment_by_name(name)  # somebody else made it meanwhile
             if found is None:
