@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from holdfast.domain.retraining import CurvePoint
@@ -91,22 +90,24 @@ def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -
     n, hidden = x.shape
     penalty = 1.0 / (c * n)
 
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        table = torch.from_numpy(flat.astype(np.float32)).view(label_count, hidden + 1)
-        weight, bias = table[:, :hidden], table[:, hidden]
-        logs = torch.log_softmax(torch.addmm(bias, x, weight.T), 1)  # [n, labels]
-        value = -logs.gather(1, targets[:, None]).double().mean() + 0.5 * penalty * weight.double().square().sum()
-        slope = logs.exp_()
-        slope[torch.arange(n), targets] -= 1.0
-        slope /= n
-        found = torch.cat([slope.T @ x + penalty * weight, slope.sum(0)[:, None]], 1)  # [labels, h + 1]
-        return float(value), found.double().numpy().ravel()
-
-    first = np.zeros((label_count, hidden + 1))
+    table = torch.zeros(label_count, hidden + 1)  # weights and, in the last column, biases
     if start is not None:
-        first[:, :hidden], first[:, hidden] = start.weight.numpy() * scale, (start.bias + start.weight @ centre).numpy()
-    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-7, "gtol": 1e-6}).x
-    table = torch.from_numpy(found.astype(np.float32)).view(label_count, hidden + 1)
+        table[:, :hidden], table[:, hidden] = start.weight * scale, start.bias + start.weight @ centre
+    table.requires_grad_(True)
+    # torch's own L-BFGS rather than SciPy's: the latter's BLAS threads spin beside ours and cost more than the fit
+    optimiser = torch.optim.LBFGS(
+        [table], max_iter=STEPS, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.cross_entropy(torch.addmm(table[:, hidden], x, table[:, :hidden].T), targets)
+        value = value + 0.5 * penalty * table[:, :hidden].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value.detach()
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    table = table.detach()
     weight = (table[:, :hidden] / scale).contiguous()
     return Head(weight=weight, bias=table[:, hidden] - weight @ centre)
 
