@@ -1,0 +1,266 @@
+"""Commands as a person types them: a home on disk, and a real control plane over twins."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from holdfast import bootstrap_home, cli
+from holdfast.api.app import build
+from holdfast.api.keys import ensure_admin_key
+from holdfast.cli.run_files import lock
+from holdfast.errors import GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
+from holdfast.flows import retrain
+from holdfast.ports import House
+from holdfast.settings import Settings, read_settings
+from holdfast.testing.builders import a_house
+
+CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
+
+
+class Hand:
+    """Types commands and keeps what was said."""
+
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home, self._capsys = home, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        self._capsys.readouterr()
+        code = cli.run(["--home", str(self.home), *arguments])
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return code
+
+
+@pytest.fixture
+def hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Hand:
+    return Hand(tmp_path / "home", capsys)
+
+
+@pytest.fixture
+def house(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A house of twins behind a real control plane, at the port that the settings of the hand name."""
+    made = a_house()
+    ensure_admin_key(made, hand.home / "keys")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HOLDFAST_PORTS__API", str(listener.getsockname()[1]))
+        settings = read_settings(hand.home)
+        server = uvicorn.Server(uvicorn.Config(build(made, settings), log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield made
+        server.should_exit = True
+        thread.join(20)
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def examples(path: Path) -> str:
+    rows = [f"{'pay' if n % 2 else 'parcel'} number {n},{'billing' if n % 2 else 'delivery'}" for n in range(1000)]
+    return write(path, "text,label\n" + "\n".join(rows) + "\n")
+
+
+def test_init_makes_a_private_home_and_nothing_else(hand: Hand, tmp_path: Path) -> None:
+    assert hand("init") == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+    assert all(stat.S_IMODE(p.stat().st_mode) == 0o700 for p in (hand.home, *hand.home.iterdir()) if p.is_dir())
+    key = hand.home / "keys" / "admin.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(key.read_text().strip()) == 46
+
+
+def test_init_again_keeps_the_key(hand: Hand) -> None:
+    assert (hand("init"), (key := (hand.home / "keys" / "admin.key").read_text())) == (0, key)
+    assert hand("init") == 0
+    assert (hand.home / "keys" / "admin.key").read_text() == key
+
+
+def test_a_home_that_cannot_be_made_is_one_error(hand: Hand, tmp_path: Path) -> None:
+    hand.home = Path(write(tmp_path / "file", "")) / "home"
+    assert hand("init") == cli.UNHEALTHY
+    assert hand.err.startswith("error: ")
+    assert len(hand.err.splitlines()) == 2
+
+
+def test_without_a_home_every_command_names_init(hand: Hand) -> None:
+    for command in (("status",), ("ledger", "verify"), ("keys", "list"), ("task", "list"), ("down",)):
+        assert hand(*command) == cli.FAILED
+        assert "holdfast init" in hand.err
+
+
+def test_status_of_a_stopped_home_is_unhealthy_and_says_what_to_do(hand: Hand) -> None:
+    hand("init")
+    assert hand("status", "--json") == cli.UNHEALTHY
+    found = json.loads(hand.out)
+    assert {"home", "state", "children", "oldest_due_job", "tasks", "troubles"} <= set(found)
+    assert found["troubles"] == ["it does not run; `holdfast up` starts it"]
+
+
+def test_a_second_up_on_the_same_home_is_refused(hand: Hand) -> None:
+    hand("init")
+    with lock(hand.home):
+        assert hand("up") == cli.FAILED
+    assert "is in use by a running Holdfast" in hand.err
+
+
+def test_a_port_in_use_is_named_with_its_setting_and_nothing_stays(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("HOLDFAST_PORTS__API", str(port))
+        assert hand("up") == cli.FAILED
+    assert hand.err.startswith(f"error: Port {port} (api) is in use")
+    assert "HOLDFAST_PORTS__API" in hand.err
+    assert hand("down") == 0
+    assert "nothing was running" in hand.out
+
+
+def test_keys_are_made_listed_and_revoked_and_the_last_one_stays(hand: Hand) -> None:
+    hand("init")
+    assert hand("keys", "create", "ci") == 0
+    assert hand.out.startswith("hf_")
+    assert hand("keys", "create", "ci") == cli.FAILED
+    assert hand("keys", "create", "Not A Name") == cli.USAGE
+    assert hand("keys", "list", "--json") == 0
+    assert json.loads(hand.out) == [{"name": "admin"}, {"name": "ci"}]
+    assert hand("keys", "revoke", "ci") == 0
+    assert hand("keys", "revoke", "admin") == cli.FAILED
+    assert "last valid one" in hand.err
+
+
+def test_the_ledger_verifies_offline_and_a_changed_row_is_found(hand: Hand) -> None:
+    hand("init")
+    hand("keys", "create", "ci")
+    assert hand("ledger", "verify", "--json") == 0
+    assert json.loads(hand.out)["entry_count"] == 2
+    settings = read_settings(hand.home)
+    code = f"import sqlite3; db = sqlite3.connect({str(settings.folder / 'holdfast.db')!r}); "
+    code += "db.execute(\"update ledger set actor = 'someone else' where seq = 1\"); db.commit(); db.close()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert hand("ledger", "verify") == cli.FAILED
+    assert "row 1" in hand.err
+
+
+def test_a_lost_key_file_is_replaced_and_the_old_key_is_useless(hand: Hand) -> None:
+    hand("init")
+    (hand.home / "keys" / "admin.key").unlink()
+    assert hand("init") == 0
+    names = bootstrap_home.key_names(read_settings(hand.home))
+    assert len(names) == 1
+    assert names != ("admin",)
+
+
+def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> None:
+    assert hand("task", "create", write(tmp_path / "c.yaml", CONTRACT)) == 0
+    assert hand("data", "audit", "tickets", examples(tmp_path / "rows.csv")) == 0
+    assert hand("data", "add", "tickets", str(tmp_path / "rows.csv")) == 0
+    assert "1000 rows, 2 labels" in hand.out
+    assert hand("train", "tickets", "--no-wait", "--json") == 0
+    retraining = json.loads(hand.out)["retraining"]["retraining_id"]
+    for _ in range(20):
+        retrain.advance(house, retraining, owner="test")
+        house.clock.step(60)  # type: ignore[attr-defined]
+    assert hand("evaluate", "tickets") == 0
+    assert "pass" in hand.out
+    assert hand("promote", "tickets", "--reason", "it passed") == 0
+    assert "is champion of tickets" in hand.out
+    assert hand("task", "show", "tickets", "--json") == 0
+    view = json.loads(hand.out)
+    assert view["assignment"]["champion"] == view["champion"]["digest"]
+    assert hand("monitor", "check", "tickets") == 0
+    assert "not enough data" in hand.out
+    assert hand("alerts", "tickets") == 0
+    assert hand("rollback", "tickets") in (cli.FAILED, cli.REFUSED)
+    assert hand("task", "list") == 0
+    assert "tickets" in hand.out
+
+
+def test_promoting_what_was_not_judged_is_refused_with_its_own_code(hand: Hand, house: House, tmp_path: Path) -> None:
+    hand("task", "create", write(tmp_path / "c.yaml", CONTRACT))
+    assert hand("promote", "tickets") == cli.REFUSED
+    assert "no version was judged yet" in hand.err
+
+
+def test_wrong_data_is_refused_with_row_and_column_and_changes_nothing(hand: Hand, house: House, tmp_path: Path) -> None:
+    hand("task", "create", write(tmp_path / "c.yaml", CONTRACT))
+    assert hand("data", "add", "tickets", write(tmp_path / "bad.csv", "text,label\npay,billing\nx,unheard\n")) == cli.FAILED
+    assert "unheard" in hand.err
+    assert hand("data", "audit", "tickets", str(tmp_path / "bad.csv")) == cli.FAILED
+    with house.unit_of_work() as work:
+        assert work.snapshots.of_task("tickets") == ()  # type: ignore[arg-type]
+
+
+def test_a_contract_with_mistakes_names_every_place(hand: Hand, house: House, tmp_path: Path) -> None:
+    assert hand("task", "create", write(tmp_path / "c.yaml", "task: Tickets\nlabels: a\n")) == cli.FAILED
+    assert "line 2, column 9, labels" in hand.err
+    assert "line 1, column 1, floor: is required" in hand.err
+
+
+def test_a_part_that_is_away_is_unhealthy_and_names_up(hand: Hand, house: House) -> None:
+    assert hand("predict", "tickets", "where is it") == cli.UNHEALTHY
+    assert "holdfast up" in hand.err
+
+
+def test_wrong_usage_has_its_own_code(hand: Hand) -> None:
+    hand("init")
+    for arguments in (("predict",), ("nonsense",), ("label", "tickets"), ("up", "--sideways")):
+        assert hand(*arguments) == cli.USAGE
+        assert len(hand.err.splitlines()) == 2
+
+
+def test_a_setting_that_cannot_be_read_is_named(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_PORTS__API", "many")
+    assert hand("status") == cli.USAGE
+    assert "HOLDFAST_PORTS__API" in hand.err
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_trace_in_the_log(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand("init")
+
+    def fall(_: Settings) -> None:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr(bootstrap_home, "verify_ledger", fall)
+    assert hand("ledger", "verify") == cli.FAILED
+    assert hand.err.startswith("error: ZeroDivisionError: by chance\n")
+    assert "Traceback" in (hand.home / "logs" / "cli.log").read_text()
+
+
+def test_every_error_has_its_documented_code() -> None:
+    told = {
+        GateRefused(digest="d", task="t", reason="r", remedy="m"): cli.REFUSED,
+        PartUnavailable(part="p", reason="r"): cli.UNHEALTHY,
+        TrainingFailed(key="k", reason="r", log="l"): cli.FAILED,
+        RequestInvalid(place="p", problem="p", remedy="r"): cli.USAGE,
+        LedgerBroken(seq=1, reason="r"): cli.FAILED,
+        NotFound(kind="task", name="t"): cli.FAILED,
+    }
+    assert {error: cli.exit_code(error) for error in told} == told
+
+
+def test_every_command_explains_itself(hand: Hand) -> None:
+    nouns = "task create,task list,task show,data add,data audit,monitor check,ledger verify,keys create,keys list,keys revoke"
+    verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,rollback,train,evaluate"
+    for command in f"{nouns},{verbs}".split(","):
+        assert hand(*command.split(), "--help") == 0
+        assert "Usage: holdfast" in hand.out
