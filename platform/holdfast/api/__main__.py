@@ -6,7 +6,7 @@ import sys
 
 import uvicorn
 
-from holdfast import bootstrap
+from holdfast import bootstrap, bootstrap_home
 from holdfast.api.app import build
 from holdfast.api.keys import ensure_admin_key
 from holdfast.api.protection import is_loopback
@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     try:
         settings = read_settings()
         check_host(settings, arguments)
+        bootstrap_home.make_home(settings)
         house = bootstrap.for_api(settings)
         ensure_admin_key(house, settings.folder / "keys")
     except HoldfastError as error:

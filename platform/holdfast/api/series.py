@@ -14,7 +14,7 @@ from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.ports import CaptureLog, House
 
 NEWEST_CAPTURES = 4_000
-"""Captures of a task that its plots look back over."""
+"""Labelled captures of a task that its plots look back over, at most."""
 NOW_ROWS = 100
 """Labelled captures that `quality now` is made of, at most."""
 WINDOWS = 40
@@ -61,57 +61,103 @@ class RecentQuality:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledRow:
+    """What a plot needs of one labelled capture."""
+
+    seq: int
+    captured_at: datetime
+    labelled_at: datetime
+    adapter: AdapterDigest
+    label: str
+    """The right one."""
+    wrong: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
     """What the newest labelled captures of a task say."""
 
     points: tuple[WindowPoint, ...]
     newest_label_at: datetime | None
-    row_count: int
-    rows: tuple[tuple[AdapterDigest, str, bool], ...]
-    """Adapter, true label and whether the answer was wrong, in order of capture."""
+    rows: tuple[LabelledRow, ...]
+    """In order of capture."""
 
 
-NOTHING = Labelled(points=(), newest_label_at=None, row_count=0, rows=())
+NOTHING = Labelled(points=(), newest_label_at=None, rows=())
+
+
+class Series:
+    """The newest labelled captures of one task, kept in memory and read on from where the last look ended."""
+
+    def __init__(self, task: TaskName) -> None:
+        self._task = task
+        self._lock = threading.Lock()
+        self._rows: dict[int, LabelledRow] = {}
+        self._cursor: int | None = None
+        self._found = NOTHING
+
+    def read(self, log: CaptureLog) -> Labelled:
+        """What is known now. The first look reads the newest captures, every further one only the labels that came since."""
+        with self._lock:
+            fresh = self._begin(log) if self._cursor is None else self._go_on(log, self._cursor)
+            if fresh:
+                self._rows = dict(sorted({**self._rows, **{r.seq: r for r in fresh}}.items())[-NEWEST_CAPTURES:])
+                self._found = _labelled(tuple(self._rows.values()))
+            return self._found
+
+    def _begin(self, log: CaptureLog) -> list[LabelledRow]:
+        newest = log.newest(self._task, NEWEST_CAPTURES)
+        found = log.labelled_since(self._task, newest[0].seq) if newest else ()
+        if found:
+            self._cursor = max(r.label.seq for r in found)
+        return [_row(r) for r in found]
+
+    def _go_on(self, log: CaptureLog, cursor: int) -> list[LabelledRow]:
+        fresh: list[LabelledRow] = []
+        while page := log.labelled_after(self._task, cursor, 1_000):
+            fresh += [_row(r) for r in page]
+            self._cursor = cursor = page[-1].label.seq
+            if len(fresh) >= NEWEST_CAPTURES:  # far behind: the newest captures alone are quicker
+                return self._begin(log)
+        return fresh
 
 
 class SeriesCache:
-    """What `labelled_of` found, until a capture or label comes. Safe to use from several threads."""
+    """The series of every task somebody looked at. Safe to use from several threads."""
 
-    def __init__(self, most: int = 512) -> None:
+    def __init__(self, most: int = 2_000) -> None:
         self._most, self._lock = most, threading.Lock()
-        self._found: OrderedDict[tuple[House, str, int, int], Labelled] = OrderedDict()
+        self._series: OrderedDict[tuple[House, str], Series] = OrderedDict()
 
-    def labelled(self, house: House, task: TaskName, *, last_seq: int, label_count: int) -> Labelled:
-        """As `labelled_of`. A label that replaces another counts as new."""
-        key = (house, task, last_seq, label_count)
+    def labelled(self, house: House, task: TaskName) -> Labelled:
+        """What the newest labelled captures of a task say."""
         with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
-        found = labelled_of(house.log, task) if label_count else NOTHING
-        with self._lock:
-            self._found[key] = found
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
-        return found
+            series = self._series.setdefault((house, task), Series(task))
+            self._series.move_to_end((house, task))
+            while len(self._series) > self._most:
+                self._series.popitem(last=False)
+        return series.read(house.log)
 
 
-def labelled_of(log: CaptureLog, task: TaskName) -> Labelled:
-    """The labelled ones among the newest captures of a task."""
-    newest = log.newest(task, NEWEST_CAPTURES)
-    if not newest:
-        return NOTHING
-    rows = log.labelled_since(task, newest[0].seq)
-    return Labelled(
-        points=windows_of(rows),
-        newest_label_at=max((r.label.labelled_at for r in rows), default=None),
-        row_count=len(rows),
-        rows=tuple((r.capture.adapter_digest, r.label.value, r.wrong) for r in rows),
+def _row(found: LabelledCapture) -> LabelledRow:
+    return LabelledRow(
+        seq=found.capture.seq,
+        captured_at=found.capture.captured_at,
+        labelled_at=found.label.labelled_at,
+        adapter=found.capture.adapter_digest,
+        label=found.label.value,
+        wrong=found.wrong,
     )
 
 
-def windows_of(rows: Sequence[LabelledCapture]) -> tuple[WindowPoint, ...]:
+def _labelled(rows: tuple[LabelledRow, ...]) -> Labelled:
+    return Labelled(points=windows_of(rows), newest_label_at=max(r.labelled_at for r in rows), rows=rows)
+
+
+def windows_of(rows: Sequence[LabelledRow]) -> tuple[WindowPoint, ...]:
     """Windows of equal row counts, 20 to 200 each; a short rest joins the window before it."""
+    if not rows:
+        return ()
     size = min(max(math.ceil(len(rows) / WINDOWS), 20), 200)
     starts = list(range(0, len(rows), size))
     if len(starts) > 1 and len(rows) - starts[-1] < size / 2:
@@ -120,12 +166,12 @@ def windows_of(rows: Sequence[LabelledCapture]) -> tuple[WindowPoint, ...]:
     return tuple(_point(rows[start:end]) for start, end in zip(starts, ends, strict=True) if end > start)
 
 
-def _point(rows: Sequence[LabelledCapture]) -> WindowPoint:
+def _point(rows: Sequence[LabelledRow]) -> WindowPoint:
     right = sum(not r.wrong for r in rows)
     lower, upper = wilson(right, len(rows))
     return WindowPoint(
-        first_at=rows[0].capture.captured_at,
-        last_at=rows[-1].capture.captured_at,
+        first_at=rows[0].captured_at,
+        last_at=rows[-1].captured_at,
         value=right / len(rows),
         lower=lower,
         upper=upper,
@@ -146,11 +192,11 @@ def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
 
 def quality_of(found: Labelled, digest: AdapterDigest | None) -> RecentQuality:
     """Quality now: of one version, on its newest labelled captures. Nothing labelled: unknown."""
-    own = [(label, wrong) for adapter, label, wrong in found.rows if adapter == digest][-NOW_ROWS:]
+    own = [r for r in found.rows if r.adapter == digest][-NOW_ROWS:]
     by_label: dict[str, list[bool]] = defaultdict(list)
-    for label, wrong in own:
-        by_label[label].append(wrong)
-    overall = _score([wrong for _, wrong in own]) if own else None
+    for row in own:
+        by_label[row.label].append(row.wrong)
+    overall = _score([row.wrong for row in own]) if own else None
     return RecentQuality(overall=overall, by_label={label: _score(wrongs) for label, wrongs in sorted(by_label.items())})
 
 

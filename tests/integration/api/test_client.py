@@ -63,6 +63,7 @@ def test_the_client_acts(client: Client) -> None:
 
 
 def test_problems_come_back_as_the_errors_they_were(client: Client, fleet_url: str) -> None:
+    stranger = Client(fleet_url, fleet_url, "hf_wrong")
     cases: list[tuple[type[HoldfastError], Any]] = [
         (NotFound, lambda: client.task("nobody")),
         (NotFound, lambda: client.task("../keys")),
@@ -71,7 +72,7 @@ def test_problems_come_back_as_the_errors_they_were(client: Client, fleet_url: s
         (DataInvalid, lambda: client.add_dataset("fresh", [{"text": "", "label": "billing"}])),
         (GateRefused, lambda: client.promote("tickets", adapter_digest=client.versions("tickets")[2]["digest"], reason="r")),
         (StaleGeneration, lambda: client.roll_back("quiet", reason="r", expected_generation=900)),
-        (NotPermitted, lambda: Client(fleet_url, fleet_url, "hf_wrong").tasks()),
+        (NotPermitted, stranger.tasks),
     ]
     for kind, call in cases:
         with pytest.raises(kind) as caught:
@@ -80,6 +81,7 @@ def test_problems_come_back_as_the_errors_they_were(client: Client, fleet_url: s
         assert caught.value.message
         assert caught.value.mend
         assert "{" not in str(caught.value)
+    stranger.close()
 
 
 def test_a_server_that_is_not_there_is_told_with_the_command_that_starts_it() -> None:
