@@ -36,7 +36,7 @@ class CheckpointFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """Facts and tensors: parameters under ``now.``, the best so far under ``best.``, Adam's moments under ``first.``, ``second.``."""
+    """Facts and tensors: parameters under ``now.``, their average under ``mean.``, the best so far under ``best.``, and Adam's moments."""
 
     facts: CheckpointFacts
     tensors: Mapping[str, Tensor]

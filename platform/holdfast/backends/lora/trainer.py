@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,10 +25,14 @@ WARMUP_SHARE = 0.06
 WEIGHT_DECAY = 0.01
 SMOOTHING = 0.1
 """Label smoothing; see decisions/log-training.md."""
+AVERAGE_DECAY = 0.99
+"""Per step, of the running average of the parameters, which is what is scored and kept (Izmailov et al. 2018 for the idea)."""
+TOKEN_DROP = 0.1
+"""Share of the tokens of a row that a training step does not see: cheaper, and the one regulariser that a cached prefix allows."""
 HEAD_RATE_SHARE = 0.5
 """Learning rate of the head over that of LoRA: it starts at its optimum."""
 LOOKS_PER_EPOCH = 2
-PATIENCE_LOOKS = 6
+PATIENCE_LOOKS = 4
 """Looks without improvement after which the training stops."""
 SAVE_S = 5.0
 BUCKET_BATCHES = 40
@@ -45,11 +49,19 @@ class PrefixRows:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Packing, Tensor]:
-        """Packed states [T, hidden] in float32, their packing, and targets [rows]."""
+    def batch(self, indices: Sequence[int], chance: torch.Generator | None = None) -> tuple[Tensor, Packing, Tensor]:
+        """Packed states [T, hidden] in float32, their packing, and targets [rows]; with ``chance`` some tokens are left out."""
         states = [self.states[i] for i in indices]
+        if chance is not None:
+            states = [_thinned(one, chance) for one in states]
         packing = Packing.of([len(one) for one in states])
         return torch.cat(states).float(), packing, torch.tensor([self.targets[i] for i in indices])
+
+
+def _thinned(states: Tensor, chance: torch.Generator) -> Tensor:
+    keep = torch.rand(len(states), generator=chance) >= TOKEN_DROP
+    keep[0] = True  # the first special token stays, so that no row is empty
+    return states[keep]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +85,8 @@ class _Run:
     validation: PrefixRows
     parameters: dict[str, Tensor]
     """LoRA matrices under PEFT's names, and ``head.weight``, ``head.bias``."""
+    average: dict[str, Tensor]
+    """Their running average; what is scored and kept."""
     optimiser: torch.optim.AdamW
     scale: float
     step: int = 0
@@ -143,7 +157,8 @@ def _begin(base: BaseModel, spec: LoraSpec, seed: int, rows: tuple[PrefixRows, P
         {"params": [parameters["head.weight"], parameters["head.bias"]], "share": HEAD_RATE_SHARE, "weight_decay": WEIGHT_DECAY},
     ]
     optimiser = torch.optim.AdamW(groups, lr=spec.learning_rate)
-    return _Run(base, spec, seed, *rows, parameters=parameters, optimiser=optimiser, scale=lora.scale)
+    average = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    return _Run(base, spec, seed, *rows, parameters=parameters, average=average, optimiser=optimiser, scale=lora.scale)
 
 
 def _batches(run: _Run) -> Iterator[list[int]]:
@@ -166,30 +181,35 @@ def _advance(run: _Run, indices: Sequence[int]) -> None:
     share = min(1.0, (run.step + 1) / max(1.0, WARMUP_SHARE * run.step_count)) * (1.0 - done)  # warm up, then linearly to 0
     for group in run.optimiser.param_groups:
         group["lr"] = run.spec.learning_rate * share * group["share"]
-    states, packing, targets = run.train.batch(indices)
-    loss = F.cross_entropy(_logits(run, states, packing), targets, label_smoothing=SMOOTHING)
+    chance = torch.Generator().manual_seed(run.seed * 1_000_003 + run.step)  # by step, so that a resumed run draws the same
+    states, packing, targets = run.train.batch(indices, chance)
+    loss = F.cross_entropy(_logits(run, run.parameters, states, packing), targets, label_smoothing=SMOOTHING)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), 1.0)
     run.optimiser.step()
     run.losses.append(float(loss.detach()))
     run.step += 1
+    decay = min(AVERAGE_DECAY, (1 + run.step) / (10 + run.step))  # short memory at first
+    with torch.no_grad():
+        for name, tensor in run.parameters.items():
+            run.average[name].lerp_(tensor, 1 - decay)
 
 
-def _logits(run: _Run, states: Tensor, packing: Packing) -> Tensor:
-    lora = LoraWeights({n: t for n, t in run.parameters.items() if not n.startswith("head.")}, run.scale)
+def _logits(run: _Run, parameters: Mapping[str, Tensor], states: Tensor, packing: Packing) -> Tensor:
+    lora = LoraWeights({n: t for n, t in parameters.items() if not n.startswith("head.")}, run.scale)
     segment = Segment(0, len(states), fuse(lora))
     last = run_layers(run.base, states, packing, range(lora.first_layer, len(run.base.layers)), [segment])  # [T, hidden]
-    return F.linear(pool(last, packing), run.parameters["head.weight"], run.parameters["head.bias"])  # [rows, labels]
+    return F.linear(pool(last, packing), parameters["head.weight"], parameters["head.bias"])  # [rows, labels]
 
 
 def _look(run: _Run) -> None:
-    """Score the present parameters on the validation rows; keep them if they are the best so far (ties: the lower loss)."""
+    """Score the averaged parameters on the validation rows; keep them if they are the best so far (ties: the lower loss)."""
     right, loss = 0, 0.0
     with torch.no_grad():
         for indices in by_length([len(one) for one in run.validation.states]):
             states, packing, targets = run.validation.batch(indices)
-            logits = _logits(run, states, packing)
+            logits = _logits(run, run.average, states, packing)
             right += int((logits.argmax(1) == targets).sum())
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
     rows = max(1, len(run.validation))
@@ -200,7 +220,7 @@ def _look(run: _Run) -> None:
     run.losses.clear()
     run.curve.append(point)
     if not run.best or not len(run.validation) or _rank(point) > max(_rank(one) for one in run.curve[:-1]):
-        run.best, run.best_step = {name: tensor.detach().clone() for name, tensor in run.parameters.items()}, run.step
+        run.best, run.best_step = {name: tensor.clone() for name, tensor in run.average.items()}, run.step
 
 
 def _rank(point: CurvePoint) -> tuple[float, float]:
@@ -215,6 +235,7 @@ def _tired(run: _Run) -> bool:
 def _save(run: _Run, checkpoints: Checkpoints, seconds: float) -> None:
     tensors = {f"now.{name}": tensor for name, tensor in run.parameters.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+    tensors |= {f"mean.{name}": tensor for name, tensor in run.average.items()}
     for name, tensor in run.parameters.items():
         state = run.optimiser.state[tensor]
         tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
@@ -233,5 +254,6 @@ def _resume(run: _Run, checkpoint: Checkpoint | None) -> float:
             "step": torch.tensor(float(checkpoint.facts.step)), "exp_avg": first[name], "exp_avg_sq": second[name],
         }  # fmt: skip
     run.step, run.best_step = checkpoint.facts.step, checkpoint.facts.best_step
-    run.best, run.curve = checkpoint.group("best."), list(checkpoint.facts.curve)
+    run.average, run.best = checkpoint.group("mean."), checkpoint.group("best.")
+    run.curve = list(checkpoint.facts.curve)
     return checkpoint.facts.seconds
