@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.api.console.sentence import fleet_sentence
 from holdfast.api.series import LabelledRow, SeriesCache, windows_of
-from holdfast.api.standing import Standing, TaskFacts, facts_of, fleet_sentence, standing_of
+from holdfast.api.standing import Standing, TaskFacts, facts_of, standing_of
 from holdfast.domain.ids import TaskName
 from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
 from holdfast.testing.clock import NOON

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from holdfast.api.console.plots import sparkline
 from holdfast.api.console.render import page
+from holdfast.api.console.sentence import fleet_sentence
 from holdfast.api.dependencies import HouseOf, SettingsOf
-from holdfast.api.standing import URGENCY, Standing, TaskFacts, duration, facts_of, fleet_sentence, standing_of
+from holdfast.api.standing import URGENCY, Standing, TaskFacts, duration, facts_of, standing_of
 
 router = APIRouter()
 
