@@ -64,6 +64,8 @@ class DatasetSnapshot:
     holdout_recent_count: int
     labels: tuple[str, ...]
     created_at: datetime
+    origin: Literal["person", "loop"] = "loop"
+    """`person`: examples that somebody brought; `loop`: frozen for a retraining."""
     contradicted_count: int = 0
     """Past rows left out because recent labels contradict them."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from holdfast.domain.datasets import DatasetSnapshot, Example, rows_digest
+from holdfast.domain.adapters import AdapterVersion
+from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, rows_digest
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.retraining import SEED, Retraining
-from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot
+from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot, normalised
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import LabelUnknown, NotFound
 from holdfast.ports import House
@@ -26,7 +28,7 @@ def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, a
             if example.label not in contract.labels:
                 raise LabelUnknown(label=example.label, task=task, known=", ".join(contract.labels))
     now = house.clock()
-    snapshot = _freeze(house, task, first_snapshot(examples, seed=SEED), now)
+    snapshot = replace(_freeze(house, task, first_snapshot(examples, seed=SEED), now), origin="person")
     with house.unit_of_work() as uow:
         uow.snapshots.put(snapshot)
         uow.ledger.append(
@@ -37,7 +39,7 @@ def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, a
 
 
 def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, champion: AdapterDigest | None) -> tuple[DatasetSnapshot, int]:
-    """The champion's rows and every label since, frozen; with the number of recent labels among them.
+    """The champion's rows, what people brought since, and every label since, frozen; with the number of recent labels among them.
 
     Raises NotFound when there is no champion to build upon, StorageRefused.
     """
@@ -45,7 +47,7 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
         raise NotFound(kind="dataset of task", name=r.task)
     with house.unit_of_work() as uow:
         parent = uow.versions.get(champion)
-    past = house.snapshots.load(parent.lineage.snapshot_digest)
+    past = _with_brought(house, parent)
     known = {row.capture_id for row in past if row.capture_id is not None}
     labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
     frozen = next_snapshot(
@@ -53,6 +55,19 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
     )
     recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
     return _freeze(house, r.task, frozen, house.clock()), recent_count
+
+
+def _with_brought(house: House, parent: AdapterVersion) -> tuple[SnapshotRow, ...]:
+    """The parent's rows, and those that a person has brought since it was made; a text keeps the split it had."""
+    rows = house.snapshots.load(parent.lineage.snapshot_digest)
+    with house.unit_of_work() as uow:
+        later = [s.digest for s in uow.snapshots.of_task(parent.task) if s.origin == "person" and s.created_at > parent.created_at]
+    known = {normalised(row.text) for row in rows}
+    for digest in reversed(later):
+        fresh = tuple(row for row in house.snapshots.load(digest) if normalised(row.text) not in known)
+        known.update(normalised(row.text) for row in fresh)
+        rows += fresh
+    return rows
 
 
 def _freeze(house: House, task: TaskName, frozen: FrozenRows, now: datetime) -> DatasetSnapshot:

@@ -82,6 +82,20 @@ def test_a_retraining_with_a_passing_verdict_becomes_champion_by_itself() -> Non
     assert kinds.count("verdict.given") == 2 and kinds.count("promotion.committed") == 2
 
 
+def test_examples_brought_after_the_champion_are_trained_on_too() -> None:
+    house = house_with_data()
+    first = promoted_first(house)
+    label_new_captures(house, 50, str(first.candidate_digest))
+    assert isinstance(house.clock, SteppedClock)
+    house.clock.step(seconds=5)
+    freeze.add_examples(house, TASK, [an_example(n, text=f"brought later {n}") for n in range(30)], actor="me")
+    asked = retrain.request(house, TASK, reason="more data", actor="me", since_seq=1)
+    going = run(house, asked, until=frozenset({"training"}))
+    assert going.snapshot_digest is not None
+    texts = [row.text for row in house.snapshots.load(going.snapshot_digest)]
+    assert sum(text.startswith("brought later") for text in texts) == 30 and len(texts) == len(set(texts)) == 400 + 50 + 30
+
+
 def test_a_candidate_that_is_no_better_is_refused_and_the_champion_stays() -> None:
     house = house_with_data()
     first = promoted_first(house)
