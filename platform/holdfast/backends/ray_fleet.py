@@ -85,6 +85,7 @@ def client_environment(settings: RaySettings) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",  # about 160 series that nobody asked for
         "RAY_prestart_worker_first_driver": "0",  # an idle worker is 100 MB
         "RAY_enable_worker_prestart": "0",
+        "RAY_worker_niceness": "0",  # Ray nices its workers by 15: replicas would wait for everything else on the machine
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread hop less per micro-batch
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "HF_HUB_OFFLINE": "1",

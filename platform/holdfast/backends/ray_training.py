@@ -180,7 +180,7 @@ class RayTrainer:
 
 def _entrypoint(folder: Path) -> str:
     """Serving comes first on a busy machine, so training runs at lower priority; its output stays in the work folder."""
-    command = shlex.join(["nice", "-n", "10", sys.executable, "-m", "holdfast.backends.lora.job", str(folder)])
+    command = shlex.join(["nice", "-n", "5", sys.executable, "-m", "holdfast.backends.lora.job", str(folder)])
     return f"exec {command} >> {shlex.quote(str(folder / 'log.txt'))} 2>&1"
 
 

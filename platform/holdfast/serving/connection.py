@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
+import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 from holdfast.errors import PartUnavailable
@@ -67,14 +69,18 @@ class Connection:
 
     async def _join(self) -> bool:
         try:
-            if not await asyncio.to_thread(self._fleet.alive):
-                await asyncio.to_thread(self._fleet.close)
-            await asyncio.to_thread(self._fleet.connect, self._arguments)
+            with _own_signals():
+                return await self._connect()
         except PartUnavailable as error:
             if self.reason != error.message:
                 log.warning("%s", error.message)
             self.reason = error.message
             return False
+
+    async def _connect(self) -> bool:
+        if not await asyncio.to_thread(self._fleet.alive):
+            await asyncio.to_thread(self._fleet.close)
+        await asyncio.to_thread(self._fleet.connect, self._arguments)
         return True
 
     async def _sign_of_life(self) -> str | None:
@@ -87,3 +93,16 @@ class Connection:
         except (PartUnavailable, TimeoutError) as error:
             return f"no replica answers: {error}"
         return None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put the handlers back that Ray's core replaces when it connects: without them SIGTERM ends the process with a stack trace."""
+    held = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in held.items():
+                if handler is not None:
+                    signal.signal(number, handler)

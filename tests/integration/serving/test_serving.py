@@ -164,3 +164,17 @@ def test_the_jobs_api_asks_for_the_token_and_only_loopback_is_told_of(stack: Sta
 
 def stack_start() -> datetime:
     return datetime.now(UTC) - timedelta(seconds=30)
+
+
+def test_sigterm_brings_the_captures_home_and_ends_the_gateway_in_good_order(stack: Stack) -> None:
+    with Clients(stack, "term", count=1) as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+    process = stack.processes["gateway"]
+    process.terminate()
+    assert process.wait(30) in (0, -signal.SIGTERM)
+    assert "*** SIGTERM" not in stack.log("gateway")
+    assert list((stack.settings.folder / "spool").glob("*.jsonl")) == []
+    assert all_stored(stack, clients)
+    stack.end("gateway", signal.SIGTERM)
+    stack.start_gateway()
+    wait_for(stack.ready, "the gateway is ready again")
