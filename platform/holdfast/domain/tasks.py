@@ -28,12 +28,13 @@ def _limits(low: float | None = None, high: float | None = None) -> Any:
 class LoraSpec:
     """How a LoRA rung is trained on the frozen base."""
 
-    rank: int = field(default=8, metadata=_limits(1, 256))
+    rank: int = field(default=16, metadata=_limits(1, 256))
     """Rank of every update; LoRA Without Regret (2025) finds small ranks enough for small data."""
-    alpha: float = field(default=16.0, metadata=_limits(0.1, 1024))
+    alpha: float = field(default=32.0, metadata=_limits(0.1, 1024))
     last_layers: int = field(default=3, metadata=_limits(1, 128))
     """Layers from the top that carry LoRA; the layers below are a frozen prefix whose outputs are cached."""
-    learning_rate: float = field(default=2e-3, metadata=_limits(1e-6, 1.0))
+    learning_rate: float = field(default=1e-3, metadata=_limits(1e-6, 1.0))
+    """Twice this made the first epoch worse than the head it starts from (decisions/log-training.md)."""
     epoch_count: int = field(default=4, metadata=_limits(1, 100))
     batch_rows: int = field(default=32, metadata=_limits(1, 4096))
 
