@@ -26,8 +26,13 @@ RECENT_SHARES: Mapping[str, float] = {"holdout": 0.35, "validation": 0.1}
 """Recent rows are few and both teach and judge; a third to judge lets a verdict of a few hundred rows be sure."""
 RARE = 5
 """A label with fewer rows than this is all kept for training: one held-out row says nothing."""
-NEIGHBOURS = 5
-"""So many nearest recent rows must agree on another label before a past row counts as contradicted."""
+NEIGHBOURS = 10
+"""So many nearest recent rows are asked whether they contradict a past row."""
+LEAST_NEAR = 5
+"""So many of them must be near, or nothing is said."""
+SHARE_OTHER, SHARE_SAME = 0.6, 0.2
+"""Contradicted: at least the first share of the near ones names one other label, and at most the second names the row's own.
+Not all of them: with one label in twenty wrong, ten that are unanimous are rare and a changed meaning would be kept."""
 NEAR = 0.6
 """Cosine at or above which a recent row counts as near."""
 
@@ -90,22 +95,28 @@ def next_snapshot(
         fresh[period].append(_row(item.capture.text, item.label.value, split, period, item.label.source, item.capture.capture_id))
     kept = [replace(row, period="past") for row in past if normalised(row.text) not in newest] + fresh["past"]
     recent_items = [newest[key] for key in newest if key in recent_keys]
-    contradicted = contradicted_texts([row.text for row in kept], [row.label for row in kept], recent_items, reference)
+    own = {item.capture.text: item.capture.embedding for item in labelled}  # past captures are not in the reference
+    contradicted = contradicted_texts([row.text for row in kept], [row.label for row in kept], recent_items, reference, own=own)
     agreeing = [row for row in kept if row.text not in contradicted]
     chosen_past, chosen_recent = _quota(agreeing, fresh["recent"], policy)
     return FrozenRows(rows=_numbered([*chosen_past, *chosen_recent]), contradicted_count=len(kept) - len(agreeing))
 
 
 def contradicted_texts(
-    texts: Sequence[str], labels: Sequence[str], recent: Sequence[LabelledCapture], reference: ReferenceWindow | None
+    texts: Sequence[str],
+    labels: Sequence[str],
+    recent: Sequence[LabelledCapture],
+    reference: ReferenceWindow | None,
+    *,
+    own: Mapping[str, NDArray[np.float16]] | None = None,
 ) -> frozenset[str]:
     """Past texts whose nearest recent rows agree on another label, in the embedding of the version that answered both.
 
-    A past text without an embedding in the reference window cannot be compared and is never contradicted.
+    A past text with an embedding neither in the reference window nor in ``own`` cannot be compared and is never contradicted.
     """
-    if reference is None or len(recent) < NEIGHBOURS:
+    if reference is None or len(recent) < LEAST_NEAR:
         return frozenset()
-    vectors = _vectors_by_text(reference)
+    vectors = {text: np.asarray(vector, dtype=np.float32) for text, vector in (own or {}).items()} | _vectors_by_text(reference)
     known = [i for i, text in enumerate(texts) if text in vectors]
     if not known:
         return frozenset()
@@ -113,12 +124,21 @@ def contradicted_texts(
     then = _unit(np.stack([vectors[texts[i]] for i in known]))
     likeness = then @ now.T  # [past, recent]
     nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :NEIGHBOURS]  # [past, NEIGHBOURS]
-    found = set()
-    for row, i in enumerate(known):
-        said = {recent[j].label.value for j in nearest[row]}
-        if len(said) == 1 and labels[i] not in said and likeness[row, nearest[row, -1]] >= NEAR:
-            found.add(texts[i])
-    return frozenset(found)
+    near = np.take_along_axis(likeness, nearest, axis=1) >= NEAR
+    said = [[recent[j].label.value for j, close in zip(nearest[row], near[row], strict=True) if close] for row in range(len(known))]
+    return frozenset(texts[i] for i, others in zip(known, said, strict=True) if _disagree(labels[i], others))
+
+
+def _disagree(label: str, others: Sequence[str]) -> bool:
+    """Whether near labels clearly say something else.
+
+    >>> _disagree("billing", ["sales"] * 5 + ["billing"]), _disagree("billing", ["sales"] * 3 + ["billing"] * 3)
+    (True, False)
+    """
+    if len(others) < LEAST_NEAR:
+        return False
+    first, count = Counter(others).most_common(1)[0]
+    return first != label and count >= SHARE_OTHER * len(others) and others.count(label) <= SHARE_SAME * len(others)
 
 
 def _vectors_by_text(reference: ReferenceWindow) -> dict[str, NDArray[np.float32]]:
