@@ -72,7 +72,7 @@ class StoryView:
         step.seconds = time.monotonic() - step.began if step.began else 0.0
         step.state, step.note = "done", note or step.note
         if self._live is None:
-            self.console.print(f"{name}: {step.note or 'done'} ({step.seconds:.0f} s)", markup=False, highlight=False)
+            self.console.print(f"{name}: {step.note or 'done'} ({step.seconds:.0f} s)", markup=False, highlight=False, soft_wrap=True)
         self._draw()
 
     def note(self, name: str, note: str) -> None:
@@ -95,7 +95,7 @@ class StoryView:
         self._draw()
         if self._live is None and time.monotonic() - self._told > PLAIN_EVERY_S:
             self._told = time.monotonic()
-            self.console.print(f"  {self.traffic_line}", markup=False, highlight=False)
+            self.console.print(f"  {self.traffic_line}", markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self) -> None:
         if self._live is not None:

@@ -163,7 +163,8 @@ def warmup_rows(history: Sequence[HistoryRow], plan: ReplayPlan) -> int:
 def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> TaskContract:
     """The contract of a history that comes without one: labels of the warm-up, open to new ones, no floor, no cool-down.
 
-    A hundred labels since the change are asked for, more where there are many classes: a third of them judge the candidate.
+    Two hundred labels since the change are asked for, more where there are many classes: a third of them judge the candidate.
+    The loss on past rows that is tolerated is what the held-out fifth of the warm-up can tell apart from none.
     """
     labels = Counter(row.label for row in warmup)
     return TaskContract(
@@ -177,7 +178,7 @@ def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> Tas
             cool_down_s=0.0,
             max_per_day=1000,
         ),
-        promotion=PromotionPolicy(min_holdout_rows=min(50, len(warmup) // 8)),
+        promotion=PromotionPolicy(min_holdout_rows=min(50, len(warmup) // 8), margin=round(min(0.2, max(0.05, 45 / len(warmup))), 3)),
     )
 
 

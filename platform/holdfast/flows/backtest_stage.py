@@ -86,9 +86,9 @@ def _rows_to_learn(known: Sequence[HistoryRow]) -> tuple[SnapshotRow, ...]:
     """Each text once, with its newest label; nearly all of it to learn from, for this arm is never judged."""
     newest_first = [Example(text=row.text, label=row.label, source="history") for row in reversed(known)]
     rows, held = [], 0
-    for row in first_snapshot(newest_first, seed=SEED).rows:
+    for number, row in enumerate(reversed(first_snapshot(newest_first, seed=SEED).rows)):
         held += row.split == "holdout"
-        rows.append(replace(row, split="train") if row.split == "holdout" and held > KEPT_HELD_OUT else row)
+        rows.append(replace(row, row_id=number, split="train" if held > KEPT_HELD_OUT and row.split == "holdout" else row.split))
     return tuple(rows)
 
 
