@@ -44,9 +44,8 @@ def process_commands(settings: Settings) -> tuple[ProcessSpec, ...]:
         _spec("ray", ray_argv, ray_env, settings.local(ports.ray_dashboard) + "/api/version"),
         _spec("api", [python, "-m", "holdfast.api"], {}, settings.local(ports.api) + "/healthz"),
         _spec("worker", [python, "-m", "holdfast_jobs"], ray_env, None),
-        _spec(
-            "gateway", [python, "-m", "holdfast.serving"], ray_env, settings.local(ports.gateway) + "/readyz", needs=("ray",), follows=True
-        ),
+        # The gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it.
+        _spec("gateway", [python, "-m", "holdfast.serving"], ray_env, settings.local(ports.gateway) + "/readyz", needs=("ray",)),
         _spec("evidently", ui_argv, ui_env, settings.local(ports.evidently) + "/"),
     )
 
@@ -207,7 +206,5 @@ def _write_key(path: Path, key: str) -> None:
         raise StorageRefused(place=path, reason=error.strerror) from None
 
 
-def _spec(
-    name: str, argv: list[str], env: dict[str, str], ready_url: str | None, *, needs: tuple[str, ...] = (), follows: bool = False
-) -> ProcessSpec:
-    return ProcessSpec(name=name, argv=tuple(argv), env=env, ready_url=ready_url, needs=needs, follows=follows)
+def _spec(name: str, argv: list[str], env: dict[str, str], ready_url: str | None, *, needs: tuple[str, ...] = ()) -> ProcessSpec:
+    return ProcessSpec(name=name, argv=tuple(argv), env=env, ready_url=ready_url, needs=needs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def _supervise(settings: Settings) -> None:
         with lock(home):
             processes.end(processes.belongings(home), grace_s=5.0)  # left by a supervisor that was killed
             _check_ports(settings)
+            shutil.rmtree(settings.ray_folder, ignore_errors=True)  # sessions of earlier heads; the newest was kept to be read
             supervisor = Supervisor(home, bootstrap_home.process_commands(settings), alone=True)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: supervisor.stop())

@@ -6,6 +6,7 @@ rests for its back-off (0.5 s, doubled up to 10 s, forgotten after a minute of l
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -233,8 +234,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         children = tuple(child.status() for child in self.children.values())
-        pid = psutil.Process().pid
-        status = HomeStatus(state=self._state, pid=pid, started_at=self._began_at, children=children)
+        status = HomeStatus(state=self._state, pid=os.getpid(), started_at=self._began_at, children=children)
         if status != self._written:
             write_status(self.run_folder, status)
             self._written = status
