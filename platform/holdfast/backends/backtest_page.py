@@ -56,8 +56,8 @@ def page(result: Backtest, *, title: str) -> str:
     ]  # fmt: skip
     facts = (
         f"{t.warmup_rows} rows trained the first version, {t.events} events were replayed; {t.labels_known} labels had come by the end, "
-        f"{t.labels_new} classes were new. Rung: {t.rung}. The monitors promise {t.run_length_events:,} events, on average and at least, "
-        f"between false alarms. {t.seconds:.0f} seconds."
+        f"{t.labels_new} classes were new. Rung: {t.rung}. On unchanged traffic a false alarm within n events has probability "
+        f"at most n / {t.run_length_events:,}. {t.seconds:.0f} seconds."
     )
     body = [
         f"<h1>Backtest of {_safe(title)}</h1>", f'<p class="soft">{_safe(facts)}</p>',

@@ -107,7 +107,7 @@ class Totals:
     promotion_count: int
     rung: str
     run_length_events: int
-    """Mean number of events between false alarms that the monitors promise, at least."""
+    """What the monitors promise: on unchanged traffic an alarm within n events has probability at most n divided by this."""
     seconds: float
 
 

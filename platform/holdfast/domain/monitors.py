@@ -49,7 +49,7 @@ class MonitorReading:
     log_evidence: float
     """Natural logarithm of the e-detector's value, its highest since the alarm after one; an alarm at `log_threshold`."""
     log_threshold: float
-    """Logarithm of the guaranteed mean run length, in events, between false alarms of this monitor."""
+    """Logarithm of A: on unchanged traffic this monitor alarms within n events with probability at most n / A."""
     event_count: int
     onset_seq: int
     """Capture seq at which the change most likely began; 0 while nothing speaks for one."""

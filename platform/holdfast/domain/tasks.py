@@ -44,7 +44,8 @@ class MonitoringPolicy:
     """What is watched, and how often an alarm on unchanged traffic is tolerated."""
 
     run_length_events: int = field(default=250_000, metadata=_limits(100, 1e12))
-    """Mean number of events between false alarms of the whole task, at least; shared equally by its monitors."""
+    """On unchanged traffic, a false alarm of the whole task within n events has probability at most n divided by this, for every n;
+    shared equally by its monitors."""
     report_rows: int = field(default=500, metadata=_limits(30, 10_000))
     """Captures of one drift report (Evidently)."""
     input_alarm_acts: bool = False
