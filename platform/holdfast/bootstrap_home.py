@@ -27,6 +27,8 @@ __all__ = [
 
 FOLDERS = ("spool", "adapters", "snapshots", "work", "reports", "evidently", "mlflow", "broker", "logs", "run", "keys", "cache")
 ADMIN = "admin"
+AT_ONCE = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+"""A head of one machine has nowhere to move its work to; by default it waits 30 s for that."""
 KEY_NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
 
@@ -41,7 +43,7 @@ def process_commands(settings: Settings) -> tuple[ProcessSpec, ...]:
     ui_argv, ui_env = evidently_reports.ui_command(home, host=host, port=ports.evidently)
     return (
         _spec("mlflow", mlflow_argv, mlflow_env, settings.local(ports.mlflow) + "/health"),
-        _spec("ray", ray_argv, ray_env, settings.local(ports.ray_dashboard) + "/api/version"),
+        _spec("ray", ray_argv, ray_env | AT_ONCE, settings.local(ports.ray_dashboard) + "/api/version"),
         _spec("api", [python, "-m", "holdfast.api"], {}, settings.local(ports.api) + "/healthz"),
         _spec("worker", [python, "-m", "holdfast_jobs"], ray_env, None),
         # The gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it.
