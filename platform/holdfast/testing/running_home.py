@@ -1,0 +1,87 @@
+"""A real home for tests of the whole: started by the command, ended by the command, its processes killed by name in between."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+PORTS = ("API", "GATEWAY", "MLFLOW", "EVIDENTLY", "RAY", "RAY_DASHBOARD", "RAY_CLIENT", "RAY_SERVE")
+SIGNS: Mapping[str, tuple[str, ...]] = {
+    "gateway": ("-m holdfast.serving",),
+    "replica": ("ray::ServeReplica",),
+    "worker": ("-m holdfast_jobs",),
+    "api": ("-m holdfast.api",),
+    "training": ("holdfast.backends.lora.job",),
+    "mlflow": ("mlflow.server", "mlflow server", "mlflow-server", "uvicorn mlflow"),
+}
+"""What a process of that part shows in its command line."""
+
+
+class RunningHome:
+    """A home in ``folder`` on free ports; ``with`` starts and ends it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+
+    def __enter__(self) -> Self:
+        self._command("up")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._command("down")
+
+    @property
+    def key(self) -> str:
+        """The first API key."""
+        return (self.folder / "keys" / "admin.key").read_text().strip()
+
+    def url(self, port: str) -> str:
+        """Address of one of ``PORTS``."""
+        return f"http://127.0.0.1:{self.ports[port]}"
+
+    def kill(self, part: str) -> int:
+        """SIGKILL to every process of a part of this home; how many there were."""
+        found = [process for process in self._processes() if any(sign in _words(process) for sign in SIGNS[part])]
+        for process in found:
+            process.kill()
+        return len(found)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Descendants of the supervisor of this home: nothing else is ever touched."""
+        roots = [p for p in psutil.process_iter() if f"--home {self.folder} up" in _words(p)]
+        return [child for root in roots for child in root.children(recursive=True)]
+
+    def _command(self, command: str) -> None:
+        env = {**os.environ, **{f"HOLDFAST_PORTS__{name}": str(port) for name, port in self.ports.items()}}  # noqa: TID251 - for the child
+        argv = [sys.executable, "-m", "holdfast", "--home", str(self.folder), command]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=400)
+        if done.returncode != 0:
+            raise RuntimeError(f"holdfast {command} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in held]
+    finally:
+        for one in held:
+            one.close()
