@@ -18,6 +18,7 @@ from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.records import Plain
 from holdfast.domain.retraining import ENDED, Go, Hold, Retraining, decide
 from holdfast.domain.tasks import TaskContract
+from holdfast.flows.serving_alert import respond_to_refusals
 from holdfast.flows.watch import of_version, scorers_of
 from holdfast.ports import House, UnitOfWork
 
@@ -27,8 +28,6 @@ NEW_ROWS = 50
 """Captures that must have come before an open alert is diagnosed again."""
 DIAGNOSED_AGAIN = 10
 """The same for labels."""
-NEW_LABELS = 20
-"""Labels that must have come since the last attempt of an alert, before another is worth making."""
 HELD = "retraining held: "
 LIVING = ("open", "acknowledged")
 
@@ -58,6 +57,9 @@ def respond(house: House, task: TaskName) -> Alert | None:
     if scene is None:
         return None
     _resolve_older(house, scene)
+    refused = respond_to_refusals(house, task)
+    if refused is not None:
+        return refused
     alarms = _alarms(scene.seen)
     if not alarms:
         return None
@@ -197,7 +199,7 @@ def _act(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetime) -> tu
     if alert.diagnosis.action != "retrain":
         return None, f"no retraining: the action is to {alert.diagnosis.action}"
     mine = [r for r in earlier if r.alert_id == alert.alert_id]
-    decision = _decide(scene, finding, earlier, mine, now)
+    decision = _decide(scene, finding, earlier, now)
     if isinstance(decision, Hold):
         return None, f"{HELD}{decision.reason}"
     wanted = Retraining(
@@ -210,15 +212,11 @@ def _act(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetime) -> tu
     return stored.retraining_id, f"retraining {stored.retraining_id} is under way"
 
 
-def _decide(scene: _Scene, finding: _Finding, earlier: Sequence[Retraining], mine: Sequence[Retraining], now: datetime) -> Go | Hold:
+def _decide(scene: _Scene, finding: _Finding, earlier: Sequence[Retraining], now: datetime) -> Go | Hold:
     policy = scene.contract.retraining
     if policy.mode == "suggest":
         return Hold(reason="the contract only lets it be suggested; `holdfast retrain` starts it")
-    decision = decide(policy, labels_count=finding.labels_count, earlier=earlier, now=now)
-    used = max((r.labels_used for r in mine if r.state == "refused"), default=None)
-    if isinstance(decision, Go) and used is not None and finding.labels_count < used + NEW_LABELS:
-        return Hold(reason=f"{used + NEW_LABELS - finding.labels_count} more labels are needed since the last attempt")
-    return decision
+    return decide(policy, labels_count=finding.labels_count, earlier=earlier, now=now, alert_id=finding.alert.alert_id)
 
 
 def _same(reason: str) -> str:
