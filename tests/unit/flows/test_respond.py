@@ -144,7 +144,7 @@ def test_a_refused_retraining_is_followed_by_another_only_after_cool_down_and_ne
     _wait(house, 61)
     alert = _look(house)
     assert alert is not None and "to try again" in alert.response
-    _look(house, _bad(digest, 30, 9))
+    _look(house, _bad(digest, 80, 9))
     assert len(_retrainings(house)) == 2
     assert len({r.retraining_id for r in _retrainings(house)}) == 2
 
