@@ -20,8 +20,8 @@ from holdfast.serving.routing_feed import RoutingFeed
 from holdfast.settings import Settings, read_settings
 
 
-def serve(settings: Settings, fleet: Fleet) -> None:
-    """Serve until the process is told to end."""
+def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
+    """Serve until the process is told to end. Without ``capture`` nothing is recorded: for benches only."""
     parts = bootstrap.for_gateway(settings)
     connection = Connection(fleet, {"settings": settings.model_dump_json()})
     feed = RoutingFeed(parts.unit_of_work, refresh_s=settings.serving.refresh_s)
@@ -35,7 +35,7 @@ def serve(settings: Settings, fleet: Fleet) -> None:
         lanes=settings.serving.replica_count + 1,  # one that is answered per replica, and one on its way
     )
     state = GatewayState(
-        feed=feed, batcher=batcher, buffer=buffer, clock=parts.clock, metrics=GatewayMetrics(),
+        feed=feed, batcher=batcher, buffer=buffer if capture else None, clock=parts.clock, metrics=GatewayMetrics(),
         deadline_s=settings.serving.deadline_s, ready=lambda: not_ready(connection, feed),
     )  # fmt: skip
     watch(state)

@@ -80,7 +80,7 @@ class Stack:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in ("gateway", "ray"):
+        for name in [*(n for n in self.processes if n != "ray"), "ray"]:
             self.end(name, signal.SIGTERM)
         shutil.rmtree(self.settings.ray_folder, ignore_errors=True)
 
