@@ -41,7 +41,7 @@ class StoryPlan:
     after_events: int = 2 * AFTER_EVENTS
     """Events of the new version before the story ends; half of them would do to prove it."""
     per_second: float = 25.0
-    patience_s: float = 300.0
+    patience_s: float = 600.0
     """Longest wait for any one step. A killed process comes back well within it."""
 
 
