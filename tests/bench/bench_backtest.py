@@ -97,9 +97,8 @@ def main() -> int:
     cases: tuple[Case, ...] = CASES
     if asked.smoke:
         cases = (Case("synthetic tickets, short", lambda data: tickets(data, rows=900, change_at=250), True),)
-    print(
-        f"{'history':26} {'events':>7} {'loop':>7} {'frozen':>7} {'bound':>7} {'of gap':>6} {'alerts':>7} {'trained':>7} {'promoted':>7} {'s':>6}"
-    )
+    heads = ("events", "loop", "frozen", "bound", "of gap", "alerts", "trained", "moved", "s")
+    print(f"{'history':26}" + "".join(f" {name:>7}" for name in heads))
     false_alarms = 0
     for case in cases:
         if asked.only not in case.name:
