@@ -113,8 +113,8 @@ def _layer(base: BaseModel, w: LayerWeights, x: Tensor, packing: Packing, here: 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor, pairs: Sequence[tuple[int, int, Pair]]) -> Tensor:
     y = F.linear(x, weight, bias)
-    if len(pairs) == 1 and pairs[0][:2] == (0, len(x)):
-        return y + _update(x, pairs[0][2])  # out of place: the path of training, where gradients flow
+    if torch.is_grad_enabled() and len(pairs) == 1:
+        return y + _update(x, pairs[0][2])  # out of place, over all tokens: the path of training, where gradients flow
     for start, stop, pair in pairs:
         narrow, rank, at = x[start:stop] @ pair.down.T, pair.ups[0].shape[1], 0
         for k, up in enumerate(pair.ups):
