@@ -75,9 +75,8 @@ def audit(examples: Sequence[Example], contract: TaskContract, *, source: str = 
     >>> found = audit(rows, contract)
     >>> found.row_count, found.duplicate_count, found.conflict_count
     (3, 1, 0)
-    >>> audit([*rows, Example(text=" ", label="b")], contract)
-    Traceback (most recent call last):
-    holdfast.errors.DataInvalid: The data sent cannot be used: the text is empty (at row 4). correct or remove the named rows and send the data again
+    >>> inspect_examples([*rows, Example(text=" ", label="b")], contract).errors[0].place
+    'row 4'
     """
     found = inspect_examples(examples, contract)
     if found.errors:
@@ -143,7 +142,8 @@ def _row_error(example: Example, contract: TaskContract) -> str | None:
     if not label.strip():
         return "the label is empty"
     if not contract.labels_open and label not in contract.labels:
-        return f"the label {label!r} is not one of the contract ({', '.join(contract.labels[:10])}{', …' if len(contract.labels) > 10 else ''})"
+        known = ", ".join(contract.labels[:10]) + (", …" if len(contract.labels) > 10 else "")
+        return f"the label {label!r} is not one of the contract ({known})"
     return None
 
 
