@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from holdfast.domain.records import to_plain
-from holdfast.domain.tasks import TaskContract, parse_contract
+from holdfast.domain.tasks import LoraSpec, TaskContract, parse_contract
 from holdfast.errors import ContractInvalid
 
 SMALL: dict[str, Any] = {"task": "tickets", "labels": ["billing", "delivery"], "floor": 0.8}
@@ -24,7 +24,7 @@ def problems_of(plain: object) -> dict[str, str]:
 def test_three_lines_suffice() -> None:
     contract = parse_contract(SMALL)
     assert contract.labels == ("billing", "delivery")
-    assert contract.retraining.lora.rank == 8
+    assert contract.retraining.lora == LoraSpec()
     assert contract.residency == "local"
 
 
