@@ -147,6 +147,8 @@ class CaptureBuffer:
             with self._lock:
                 if not self._full or segment is not self._full[0]:
                     return moved
+                if segment.size > size:
+                    continue  # it took its last lines, and became full, after its size was read
                 self._full.popleft()
             self._remove(segment.path)
             segment.close()
