@@ -32,7 +32,7 @@ TOKEN_DROP = 0.1
 HEAD_RATE_SHARE = 0.5
 """Learning rate of the head over that of LoRA: it starts at its optimum."""
 LOOKS_PER_EPOCH = 2
-PATIENCE_LOOKS = 4
+PATIENCE_LOOKS = 6
 """Looks without improvement after which the training stops."""
 SAVE_S = 5.0
 BUCKET_BATCHES = 40
