@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from holdfast.bootstrap_backtest import read_history
+from holdfast.bootstrap.backtest import read_history
 from holdfast.cli.backtest import run
 from holdfast.domain.backtest import Backtest, ReplayPlan, derived_contract, warmup_rows
 from holdfast.domain.datasets import HistoryRow

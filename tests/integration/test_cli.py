@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from holdfast import bootstrap_home, cli
+from holdfast import cli
 from holdfast.api.app import build
 from holdfast.api.keys import ensure_admin_key
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
 from holdfast.errors import GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
 from holdfast.flows import retrain

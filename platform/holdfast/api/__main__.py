@@ -6,10 +6,11 @@ import sys
 
 import uvicorn
 
-from holdfast import bootstrap, bootstrap_home
+from holdfast import bootstrap
 from holdfast.api.app import build
 from holdfast.api.keys import ensure_admin_key
 from holdfast.api.protection import is_loopback
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.errors import HoldfastError, RequestInvalid
 from holdfast.settings import Settings, read_settings
 

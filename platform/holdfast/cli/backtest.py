@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holdfast import bootstrap_backtest
+from holdfast.bootstrap import backtest as bootstrap_backtest
 from holdfast.cli.backtest_plot import show
 from holdfast.domain.backtest import Backtest, ReplayPlan, check_plan, derived_contract, warmup_rows
 from holdfast.domain.datasets import HistoryRow

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.client import Client
 from holdfast.errors import NotFound, RequestInvalid
 from holdfast.settings import Settings, read_settings

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import show
 from holdfast.cli.context import settings_of
 from holdfast.cli.demo_report import StoryReport

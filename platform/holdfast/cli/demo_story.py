@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.demo_report import AFTER_EVENTS, Facts, StoryReport, report_of
 from holdfast.cli.demo_traffic import LateLabels, Traffic
 from holdfast.cli.demo_view import StoryView

@@ -22,7 +22,7 @@ LABEL_DELAY = (100, 200)
 """Events that pass before a label is known: somebody has to look at the ticket first."""
 PATIENCE_S = 60.0
 CLIENTS = 4
-LABELS_A_CALL = 200
+LABELS_A_CALL = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +147,12 @@ class LateLabels:
                 chance = random.Random(f"{self._seed} {one.ticket.index}")
                 if chance.random() < LABEL_SHARE:
                     self._waiting.append((self._read + chance.randint(*LABEL_DELAY), one))
-            self._post([one for due, one in self._waiting if due <= self._read][:LABELS_A_CALL])
+            due = [one for at, one in self._waiting if at <= self._read]
+            for start in range(0, len(due), LABELS_A_CALL):
+                self._post(due[start : start + LABELS_A_CALL])
 
     def _post(self, due: list[Answered]) -> None:
         """All or none; what was refused (its capture may still be on its way) is sent again."""
-        if not due:
-            return
         labels = [{"capture_id": f"{self._run}-{one.ticket.index:06d}", "value": one.ticket.label, "source": "agents"} for one in due]
         try:
             self._client.add_labels(self._task, labels)

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.probe import answers, port_is_free
 from holdfast.cli.run_files import is_locked
 from holdfast.errors import HoldfastError

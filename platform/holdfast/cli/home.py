@@ -14,7 +14,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import processes, show
 from holdfast.cli.context import AsJson, made_home, settings_of
 from holdfast.cli.doctor import examine

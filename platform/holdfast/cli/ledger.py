@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import show
 from holdfast.cli.context import AsJson, made_home
 

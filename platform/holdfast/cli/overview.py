@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import ChildStatus, is_locked, read_status
 from holdfast.domain.retraining import ENDED, Retraining
 from holdfast.errors import HoldfastError

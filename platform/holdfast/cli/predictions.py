@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast import bootstrap_home
+from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import show
 from holdfast.cli.context import AsJson, Task, client_of
 from holdfast.errors import RequestInvalid
