@@ -163,7 +163,8 @@ def warmup_rows(history: Sequence[HistoryRow], plan: ReplayPlan) -> int:
 def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> TaskContract:
     """The contract of a history that comes without one: labels of the warm-up, open to new ones, no floor, no cool-down.
 
-    Two hundred labels since the change are asked for, more where there are many classes: a third of them judge the candidate.
+    A hundred labels since the change are asked for, more where the first version learnt from many rows or there are many classes:
+    a third of them judge the candidate, and a handful adds nothing to thousands.
     The loss on past rows that is tolerated is what the held-out fifth of the warm-up can tell apart from none.
     """
     labels = Counter(row.label for row in warmup)
@@ -174,7 +175,7 @@ def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> Tas
         floor=0.0,
         retraining=RetrainingPolicy(
             rung=rung,  # type: ignore[arg-type]
-            min_labels=max(200, 5 * len(labels)),
+            min_labels=max(100, len(warmup) // 8, 3 * len(labels)),
             cool_down_s=0.0,
             max_per_day=1000,
         ),
