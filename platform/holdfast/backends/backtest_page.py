@@ -71,9 +71,9 @@ def page(result: Backtest, *, title: str) -> str:
 def figure(result: Backtest) -> str:
     """Accuracy over the history: three lines, a dotted line per alert, a diamond per retraining, a triangle per promotion."""
     periods = result.periods
-    x, y, low = _scales(periods)
+    x, y, low, high = _scales(periods)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy of the three arms over the history">']
-    for step in range(round(low * 10), 11):
+    for step in range(round(low * 10), round(high * 10) + 1):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(step / 10):.1f}" y2="{y(step / 10):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(step / 10) + 4:.1f}" text-anchor="end">{step / 10:.1f}</text>')
     for period in periods[:: max(1, len(periods) // 6)]:
@@ -85,14 +85,16 @@ def figure(result: Backtest) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _scales(periods: Sequence[Period]) -> tuple[Callable[[float], float], Callable[[float], float], float]:
+def _scales(periods: Sequence[Period]) -> tuple[Callable[[float], float], Callable[[float], float], float, float]:
     first, last = periods[0].first_index, periods[-1].first_index + periods[-1].events
     worst = min(min(p.accuracy_loop, p.accuracy_frozen, p.accuracy_bound) for p in periods)
-    low = max(0.0, (int(worst * 10) - 1) / 10)
+    best = max(max(p.accuracy_loop, p.accuracy_frozen, p.accuracy_bound) for p in periods)
+    low, high = max(0.0, (int(worst * 10) - 1) / 10), min(1.0, (int(best * 10) + 2) / 10)
     return (
         lambda index: LEFT + (WIDTH - LEFT - RIGHT) * (index - first) / (last - first),
-        lambda share: TOP + (HEIGHT - TOP - BOTTOM) * (1 - share) / (1 - low),
+        lambda share: TOP + (HEIGHT - TOP - BOTTOM) * (high - share) / (high - low),
         low,
+        high,
     )
 
 
