@@ -17,9 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -72,33 +76,32 @@ uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=Fals
 
 @dataclass
 class Arm:
-    """One server under measurement."""
+    """One server under measurement, with one number of adapters."""
 
     name: str
     port: int
     pids: tuple[int, ...]
     load: Load = field(default_factory=Load)
-    cpu: float = 0.0
-    cpu_ours: float = 0.0
-    """Without Ray's own processes."""
+    cpu_ms: list[float] = field(default_factory=list)
+    """Server CPU per request, by round."""
+    own_ms: list[float] = field(default_factory=list)
+    """The same without Ray's own processes."""
+    rates: list[float] = field(default_factory=list)
 
-    def figures(self) -> tuple[float, float, float, float, float, int]:
-        """Rate, p50, p99, CPU ms per request with and without Ray's own processes, failed."""
-        rows = len(self.load.latencies_ms)
-        p50, p99 = self.load.percentile(50), self.load.percentile(99)
-        return self.load.rate, p50, p99, self.cpu / rows * 1e3, self.cpu_ours / rows * 1e3, self.load.failed
+    def measure(self, tasks: Sequence[str], *, clients: int, count: int, warming: bool) -> None:
+        """One round; a warming one leaves no figures."""
+        before, own = cpu_seconds(self.pids), _own(self.pids)
+        load = asyncio.run(drive(self.port, KEY, tasks=tasks, lines=texts(400), clients=clients, count=count))
+        after, own_after = cpu_seconds(self.pids), _own(self.pids)
+        if not warming:
+            rows = len(load.latencies_ms)
+            self.load.add(load)
+            self.cpu_ms.append((after - before) / rows * 1e3)
+            self.own_ms.append((own_after - own) / rows * 1e3)
+            self.rates.append(load.rate)
 
 
-def measure(arm: Arm, tasks: Sequence[str], *, clients: int, count: int) -> None:
-    """One round."""
-    before, ours = cpu_seconds(arm.pids), _ours(arm.pids)
-    load = asyncio.run(drive(arm.port, KEY, tasks=tasks, lines=texts(400), clients=clients, count=count))
-    arm.load.add(load)
-    arm.cpu += cpu_seconds(arm.pids) - before
-    arm.cpu_ours += _ours(arm.pids) - ours
-
-
-def _ours(pids: Sequence[int]) -> float:
+def _own(pids: Sequence[int]) -> float:
     """CPU of the gateway (or peer) and the replica."""
     return cpu_seconds(pids, only="read_settings") + cpu_seconds(pids, only="ServeReplica") + cpu_seconds(pids, only="LoraEngine")
 
@@ -138,8 +141,8 @@ def start_silent(stack: Stack, port: int) -> int:
 
 def main(smoke: bool, write: bool) -> None:
     """Run and print."""
-    counts, rounds, count = ((1, 4), 1, 60) if smoke else ((1, 8, 64), 5, 300)
-    lines = [__doc__ or "", f"Clients 16, {rounds} rounds of {count} requests per arm.", ""]
+    counts, rounds, count = ((1, 4), 2, 40) if smoke else ((1, 8, 64), 9, 150)
+    lines = [__doc__ or "", f"Clients 16; {rounds} rounds of {count} requests per row, all rows interleaved; medians of rounds.", ""]
     with Stack(Path(tempfile.mkdtemp(prefix="hf-bench-")), application="holdfast.serving.app:build") as stack:
         store = FolderAdapterStore(stack.settings.folder / "adapters")
         digests = make_adapters(stack.settings.folder / "scratch", store, max(counts))
@@ -150,39 +153,33 @@ def main(smoke: bool, write: bool) -> None:
         wait_for(stack.ready, "the gateway is ready", 300)
         silent_port, peer_port = free_ports(2)
         silent = start_silent(stack, silent_port)
-        peer = start_peer(stack, peer_port, digests)
-        ray = stack.processes["ray"].pid
-        wait_for(lambda: _answers(peer_port), "the bare server answers", 300)
-        try:
-            table = {}
-            for adapters in counts:
-                arms = [
-                    Arm("holdfast", stack.settings.ports.gateway, (stack.processes["gateway"].pid, ray)),
+        with start_peer(stack, peer_port, digests) as peer:
+            wait_for(lambda: _answers(peer_port), "the bare server answers", 300)
+            ray, gateway = stack.processes["ray"].pid, stack.processes["gateway"].pid
+            table = {
+                adapters: (
+                    Arm("holdfast", stack.settings.ports.gateway, (gateway, ray)),
                     Arm("capture off", silent_port, (silent, ray)),
                     Arm("bare", peer_port, (peer.pid,)),
-                ]
-                tasks = [f"task-{n}" for n in range(adapters)]
-                for turn in range(rounds + 1):
+                )
+                for adapters in counts
+            }
+            for turn in range(rounds + 1):
+                for adapters, arms in table.items():
                     for arm in arms:
-                        measure(arm, tasks, clients=16, count=count if turn else 30)
-                        if not turn:
-                            arm.load, arm.cpu, arm.cpu_ours = Load(), 0.0, 0.0  # the first round warms
-                table[adapters] = {arm.name: arm.figures() for arm in arms}
-                lines += rows_of(adapters, table[adapters], engine_ms(store, digests[:adapters]))
-            lines += ratios(table)
-        finally:
+                        tasks = [f"task-{n}" for n in range(adapters)]
+                        arm.measure(tasks, clients=16, count=count if turn else 30, warming=not turn)
             peer.terminate()
-            peer.wait(20)
+        for adapters, arms in table.items():
+            lines += rows_of(adapters, arms, engine_ms(store, digests[:adapters]))
+    lines += ratios(table)
     print("\n".join(lines))
     if write:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text("# Serving\n\n" + "\n".join(lines) + "\n")
 
 
-Figures = dict[str, tuple[float, float, float, float, float, int]]
-
-
-def rows_of(adapters: int, figures: Figures, engine: float) -> list[str]:
+def rows_of(adapters: int, arms: Sequence[Arm], engine: float) -> list[str]:
     """One table."""
     lines = [
         f"{adapters} adapter(s); ENGINE {engine:.2f} ms CPU per text",
@@ -190,31 +187,43 @@ def rows_of(adapters: int, figures: Figures, engine: float) -> list[str]:
         "| arm | requests/s | p50 ms | p99 ms | CPU ms/request | without Ray's own | failed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, (rate, p50, p99, cpu, ours, failed) in figures.items():
-        lines.append(f"| {name} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {cpu:.2f} | {ours:.2f} | {failed} |")
+    for arm in arms:
+        p50, p99 = arm.load.percentile(50), arm.load.percentile(99)
+        figures = (
+            f"{median(arm.rates):.0f} | {p50:.1f} | {p99:.1f} | {median(arm.cpu_ms):.2f} | {median(arm.own_ms):.2f} | {arm.load.failed}"
+        )
+        lines.append(f"| {arm.name} | {figures} |")
     return [*lines, ""]
 
 
-def ratios(table: dict[int, Figures]) -> list[str]:
-    """What the aims are about."""
+def ratios(table: dict[int, tuple[Arm, Arm, Arm]]) -> list[str]:
+    """What the aims are about: medians of the ratios of rounds that followed each other."""
     lines = []
-    for adapters, figures in table.items():
-        on, off, bare = figures["holdfast"], figures["capture off"], figures["bare"]
+    for adapters, (on, off, bare) in table.items():
         lines.append(
-            f"{adapters} adapter(s): capture costs {100 * (on[4] / off[4] - 1):+.1f}% CPU, {100 * (1 - on[0] / off[0]):+.1f}% throughput; "
-            f"holdfast over bare: {on[0] / bare[0]:.2f} x throughput, {on[3] / bare[3]:.2f} x CPU"
+            f"- {adapters} adapter(s): capture costs {_change(on.own_ms, off.own_ms)} CPU, throughput {_change(on.rates, off.rates)}; "
+            f"holdfast over bare: {_ratio(on.rates, bare.rates):.2f} x throughput, {_ratio(on.cpu_ms, bare.cpu_ms):.2f} x CPU"
         )
-    least, most = min(table), max(table)
-    one, many = table[least]["holdfast"], table[most]["holdfast"]
-    lines.append(
-        f"{most} adapters against {least}: {100 * (many[4] / one[4] - 1):+.1f}% CPU, {100 * (1 - many[0] / one[0]):+.1f}% throughput"
-    )
+    ons, offs = [arms[0] for arms in table.values()], [arms[1] for arms in table.values()]
+    all_on, all_off = [ms for arm in ons for ms in arm.own_ms], [ms for arm in offs for ms in arm.own_ms]
+    lines.append(f"- all rounds: capture costs {_change(all_on, all_off)} CPU")
+    lines.append(f"- {max(table)} adapters against {min(table)}: {_change(ons[-1].own_ms, ons[0].own_ms)} CPU, throughput "
+                 f"{_change(ons[-1].rates, ons[0].rates)}")  # fmt: skip
     return lines
 
 
-def _answers(port: int) -> bool:
-    import urllib.request
+def _ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(these, those, strict=True))
 
+
+def _change(these: Sequence[float], those: Sequence[float]) -> str:
+    """Median change in percent, and the middle half of the rounds."""
+    changes = np.array([100 * (a / b - 1) for a, b in zip(these, those, strict=True)])
+    low, middle, high = np.percentile(changes, [25, 50, 75])
+    return f"{middle:+.1f}% ({low:+.1f} to {high:+.1f})"
+
+
+def _answers(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
             return True

@@ -2,7 +2,7 @@
 
     python tests/bench/bench_swap.py [--smoke] [--write]
 
-The real path: MiniLM with LoRA adapters on Ray Serve, two closed-loop clients over HTTP with capture on. A swap is what a promotion
+The real path: MiniLM with LoRA adapters on Ray Serve, eight closed-loop clients over HTTP with capture on. A swap is what a promotion
 does: the assignment changes, replicas load and prove the version, the roll-out (every second, as in the worker) points the table at
 it, the gateway follows. Every third swap goes back to a version that is still loaded. A wrong answer is a label that does not
 belong to the adapter that the answer names, or an old version on a request that was sent after a newer one had answered.
@@ -35,7 +35,7 @@ from holdfast.ports import House
 from holdfast.testing.builders import a_house
 
 RESULTS = Path(__file__).parent / "results" / "swap.md"
-CLIENTS = 2
+CLIENTS = 8
 
 
 class Traffic(threading.Thread):
@@ -58,7 +58,7 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         """Send."""
         while self.sent < self.count or not self.swaps_done:
-            self.loads.append(asyncio.run(drive(self.port, KEY, tasks=["task"], lines=texts(400), clients=CLIENTS, count=50)))
+            self.loads.append(asyncio.run(drive(self.port, KEY, tasks=["task"], lines=texts(400), clients=CLIENTS, count=80)))
 
 
 class RollOut(threading.Thread):

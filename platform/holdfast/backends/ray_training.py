@@ -31,7 +31,7 @@ REFUSED_STATUS = (400, 500)
 class JobsApi:
     """The few calls of Ray's Jobs API that are needed here."""
 
-    def __init__(self, url: str, token_path: Path, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, token_path: Path, timeout_s: float = 20.0) -> None:
         self._url, self._token_path, self._timeout_s = url.rstrip("/"), token_path, timeout_s
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the loopback needs no proxy
 
