@@ -49,5 +49,5 @@ def test_every_part_killed_in_its_turn_ends_in_a_closed_loop(home: RunningHome, 
 
     report = tell(home, tmp_path / "story.txt", harm)
     assert set(killed) == set(KILLS.values())
-    assert min(count for part, count in killed.items() if part != "training") >= 1, killed
+    assert min(killed.values()) >= 1, killed
     assert report.checks == dict.fromkeys(report.checks, True), (tmp_path / "story.txt").read_text()

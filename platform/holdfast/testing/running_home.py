@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -48,9 +49,13 @@ class RunningHome:
         """Address of one of ``PORTS``."""
         return f"http://127.0.0.1:{self.ports[port]}"
 
-    def kill(self, part: str) -> int:
-        """SIGKILL to every process of a part of this home; how many there were."""
-        found = [process for process in self._processes() if any(sign in _words(process) for sign in SIGNS[part])]
+    def kill(self, part: str, *, within_s: float = 60.0) -> int:
+        """SIGKILL to every process of a part of this home, as soon as there is one; how many there were."""
+        deadline = time.monotonic() + within_s
+        while not (found := [p for p in self._processes() if any(sign in _words(p) for sign in SIGNS[part])]):
+            if time.monotonic() > deadline:
+                return 0
+            time.sleep(0.2)
         for process in found:
             process.kill()
         return len(found)
