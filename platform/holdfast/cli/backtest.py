@@ -30,8 +30,9 @@ training, gate and promotion as in operation, on a stepped clock), the frozen fi
 each period on every label so far. Works offline and starts nothing.
 
 Without --policy the rung is `head` (a classifier on the frozen embedding; minutes instead of hours), there is no quality floor and no
-cool-down. With --policy FILE (a task contract) its monitoring, retraining and promotion policy, base and token limit are used, so
-`rung: lora` or `smallest` replays what those would do; its labels are replaced by those of the warm-up, and new ones are allowed.
+cool-down, and drift of the inputs alone may start a retraining. With --policy FILE (a task contract) its monitoring, retraining and
+promotion policy, base and token limit are used, so `rung: lora` or `smallest` replays what those would do; its labels are replaced by
+those of the warm-up, and new ones are allowed.
 """
 
 

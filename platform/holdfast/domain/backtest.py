@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from holdfast.domain.datasets import HistoryRow
 from holdfast.domain.ids import TaskName
-from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy, TaskContract
+from holdfast.domain.tasks import MonitoringPolicy, PromotionPolicy, RetrainingPolicy, TaskContract
 from holdfast.errors import DataInvalid, RequestInvalid
 
 SMALLEST_WARMUP = 100
@@ -163,6 +163,8 @@ def warmup_rows(history: Sequence[HistoryRow], plan: ReplayPlan) -> int:
 def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> TaskContract:
     """The contract of a history that comes without one: labels of the warm-up, open to new ones, no floor, no cool-down.
 
+    Drift of the inputs alone may start a retraining: the labels are there, and the gate lets through only what is surely better.
+
     A hundred labels since the change are asked for, more where the first version learnt from many rows or there are many classes:
     a third of them judge the candidate, and a handful adds nothing to thousands.
     The loss on past rows that is tolerated is what the held-out fifth of the warm-up can tell apart from none.
@@ -173,6 +175,7 @@ def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> Tas
         labels=tuple(sorted(labels)),
         labels_open=True,
         floor=0.0,
+        monitoring=MonitoringPolicy(input_alarm_acts=True),
         retraining=RetrainingPolicy(
             rung=rung,  # type: ignore[arg-type]
             min_labels=max(100, len(warmup) // 8, 3 * len(labels)),
