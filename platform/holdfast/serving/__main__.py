@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import uvicorn
 
@@ -66,12 +67,10 @@ def watch(state: GatewayState) -> None:
     metrics, buffer, batcher = state.metrics, state.buffer, state.batcher
     metrics.watch("holdfast_routing_generation", "Generation of the routing table in force.", lambda: state.feed.generation)
     metrics.watch("holdfast_queue_rows", "Texts that wait for a micro-batch.", lambda: batcher.waiting_count)
-    metrics.watch("holdfast_batches_total", "Micro-batches answered.", lambda: batcher.batch_count)
-    metrics.watch("holdfast_batch_retries_total", "Micro-batches asked again.", lambda: batcher.retry_count)
+    metrics.count("holdfast_batches", "Micro-batches.", lambda: {"answered": batcher.batch_count, "asked again": batcher.retry_count})
     if buffer is not None:
-        for outcome in ("accepted", "refused", "stored", "torn", "unreadable"):
-            metrics.watch(f"holdfast_captures_{outcome}_total", f"Captures {outcome}.", functools.partial(getattr, buffer.counts, outcome))
-        metrics.watch("holdfast_captures_waiting", "Spool segments that wait for the log.", lambda: buffer.waiting_count)
+        metrics.count("holdfast_captures", "Captures.", lambda: asdict(buffer.counts))
+        metrics.watch("holdfast_spool_segments_waiting", "Spool segments that wait for the log.", lambda: buffer.waiting_count)
 
 
 if __name__ == "__main__":

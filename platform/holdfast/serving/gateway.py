@@ -5,6 +5,7 @@ On this path there is no database, no MLflow and no lock that anyone holds for l
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 import uuid
@@ -118,8 +119,10 @@ class _Door:
             return problem(503, code="not_ready", detail=reason, mend="wait, or run `holdfast doctor`", headers={"Retry-After": "1"})
         return JSONResponse({"status": "ready", "generation": self._state.feed.generation})
 
-    async def figures(self, _: Request) -> Response:
-        """GET /metrics."""
+    async def figures(self, request: Request) -> Response:
+        """GET /metrics, for this machine alone: whoever scrapes from elsewhere goes through something that asks who it is."""
+        if request.client is None or not _is_loopback(request.client.host):
+            return problem_of(NotPermitted())
         return Response(self._state.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def _predict(self, request: Request, task: str, started: float) -> Response:
@@ -203,6 +206,13 @@ async def _bounded(request: Request) -> bytes:
         if size > BODY_BYTES:
             raise BodyTooLarge(limit_mib=BODY_BYTES >> 20)
     return b"".join(parts)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

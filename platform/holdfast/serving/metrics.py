@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -24,6 +26,21 @@ class GatewayMetrics:
         """A gauge that is read when somebody asks."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
+    def count(self, name: str, text: str, values: Callable[[], Mapping[str, float]]) -> None:
+        """Counters by outcome that somebody else keeps, read when somebody asks. ``name`` without its `_total`."""
+        self.registry.register(_Kept(name, text, values))
+
     def text(self) -> bytes:
         """All of it."""
         return generate_latest(self.registry)
+
+
+class _Kept(Collector):
+    def __init__(self, name: str, text: str, values: Callable[[], Mapping[str, float]]) -> None:
+        self._name, self._text, self._values = name, text, values
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=["outcome"])
+        for outcome, value in self._values().items():
+            family.add_metric([outcome], value)
+        yield family

@@ -190,7 +190,7 @@ def running(folder: Path, **given: Any) -> Iterator[Stack]:
         stack.start_ray()
         stack.start_gateway()
         try:
-            wait_for(stack.ready, "the gateway is ready")
+            wait_for(stack.ready, "the gateway is ready", 240)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{stack.log('gateway')[-3000:]}\n{stack.log('ray')[-2000:]}") from None
         yield stack

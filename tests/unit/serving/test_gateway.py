@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.domain.routing import choose
 from holdfast.errors import PartUnavailable
+from holdfast.serving.__main__ import watch
 from holdfast.serving.batching import Answer, Batcher, Question
 from holdfast.serving.capture_buffer import CaptureBuffer
 from holdfast.serving.gateway import GatewayState, make_app
@@ -48,7 +49,8 @@ class Place:
             feed=self.feed, batcher=Batcher(ask or self.ask, **known), buffer=self.buffer, clock=lambda: NOON,
             metrics=GatewayMetrics(), deadline_s=deadline_s, ready=lambda: self.reason,
         )  # fmt: skip
-        self.client = TestClient(make_app(self.state), headers={"authorization": f"Bearer {KEY}"})
+        watch(self.state)
+        self.client = TestClient(make_app(self.state), headers={"authorization": f"Bearer {KEY}"}, client=("127.0.0.1", 1))
 
     @staticmethod
     async def ask(questions: Sequence[Question]) -> list[Answer | str]:
@@ -209,3 +211,11 @@ def test_outcomes_are_counted_and_callers_cannot_make_new_series(place: Place) -
     assert f'holdfast_requests_total{{outcome="request_invalid",task="{TASK}"}} 1.0' in text
     assert 'holdfast_requests_total{outcome="not_found",task="unknown"} 5.0' in text
     assert "guess" not in text
+    assert 'holdfast_captures_total{outcome="accepted"} 1.0' in text
+    assert 'holdfast_batches_total{outcome="answered"} 1.0' in text
+    assert "holdfast_routing_generation 4.0" in text
+
+
+def test_metrics_are_for_this_machine_alone(place: Place) -> None:
+    elsewhere = TestClient(make_app(place.state), client=("192.0.2.7", 1))
+    assert refusal(elsewhere.get("/metrics")) == (401, "not_permitted")
