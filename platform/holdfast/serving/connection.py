@@ -32,8 +32,8 @@ class Fleet(Protocol):
 class Connection:
     """The state of the way to the replicas."""
 
-    def __init__(self, fleet: Fleet, arguments: dict[str, str]) -> None:
-        self._fleet, self._arguments = fleet, arguments
+    def __init__(self, fleet: Fleet, arguments: dict[str, str], *, look_s: float = LOOK_S) -> None:
+        self._fleet, self._arguments, self._look_s = fleet, arguments, look_s
         self._answered_at = 0.0
         self.reason: str | None = "not connected to Ray yet"
         """Why no replica answers; None when one does."""
@@ -59,22 +59,24 @@ class Connection:
     async def _keep(self) -> None:
         joined, silent_since = False, time.monotonic()
         while True:
-            if not joined or not self._fleet.alive() or time.monotonic() - silent_since > SILENT_S:
+            alive = joined and await asyncio.to_thread(self._fleet.alive)
+            if not alive or time.monotonic() - silent_since > SILENT_S:
                 joined = await self._join()
                 silent_since = time.monotonic()
             if joined:
                 self.reason = await self._sign_of_life()
                 silent_since = time.monotonic() if self.reason is None else silent_since
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
 
     async def _join(self) -> bool:
         try:
             with _own_signals():
                 return await self._connect()
-        except PartUnavailable as error:
-            if self.reason != error.message:
-                log.warning("%s", error.message)
-            self.reason = error.message
+        except Exception as error:  # whatever it is, the keeper must live on to try again
+            reason = error.message if isinstance(error, PartUnavailable) else f"{type(error).__name__}: {error}"[:300]
+            if self.reason != reason:
+                log.warning("not connected: %s", reason)
+            self.reason = reason
             return False
 
     async def _connect(self) -> bool:
