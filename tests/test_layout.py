@@ -17,7 +17,7 @@ TOP_LEVEL = {
     "LICENSE", "CHANGELOG.md", "Makefile", "requirements.lock",
 }  # fmt: skip
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
-ROOMS = {"api", "backends", "cli", "domain", "flows", "serving", "testing"}
+ROOMS = {"api", "backends", "bootstrap", "cli", "domain", "flows", "serving", "testing"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
 LONGER = {"platform/holdfast/ports.py": 450}
 """The sockets stand in one file by design (DESIGN 3): mostly signatures and their facts."""
