@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
@@ -19,6 +20,10 @@ from holdfast.serving.gateway import GatewayState, make_app
 from holdfast.serving.metrics import GatewayMetrics
 from holdfast.serving.routing_feed import RoutingFeed
 from holdfast.settings import Settings, read_settings
+
+
+SWITCH_S = 0.0005
+"""The thread that stores captures gives way after so long; at Python's 5 ms every answer would wait for it."""
 
 
 def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
@@ -40,6 +45,7 @@ def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
         deadline_s=settings.serving.deadline_s, ready=lambda: not_ready(connection, feed),
     )  # fmt: skip
     watch(state)
+    sys.setswitchinterval(SWITCH_S)
 
     @contextlib.asynccontextmanager
     async def life() -> AsyncIterator[None]:

@@ -45,7 +45,7 @@ class Counts:
 class CaptureBuffer:
     """Takes captures from the request path and brings them to the log."""
 
-    def __init__(self, folder: Path, store: Store, *, segment_rows: int, pause_s: float = 0.25) -> None:
+    def __init__(self, folder: Path, store: Store, *, segment_rows: int, pause_s: float = 0.5) -> None:
         """``pause_s``: how long lines gather before they are brought: rows that share a transaction cost a tenth of lone ones."""
         self._folder, self._store = folder, store
         self._segment_rows, self._pause_s = segment_rows, pause_s

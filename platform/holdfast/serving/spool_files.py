@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from pydantic_core import from_json, to_json
 
 from holdfast.domain.captures import Capture, Prediction
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
@@ -35,17 +35,17 @@ def line_of(capture: Capture) -> bytes:
         "digest": capture.adapter_digest,
         "generation": capture.generation,
         "route": capture.route,
-        "at": capture.captured_at.isoformat(),
+        "at": capture.captured_at,
         "latency_ms": capture.latency_ms,
         "embedding": base64.b64encode(capture.embedding.astype("<f2", copy=False).tobytes()).decode(),
         "slices": dict(capture.slices),
     }
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return to_json(plain) + b"\n"
 
 
 def capture_of(line: bytes) -> Capture:
     """The capture of a line. Raises ValueError, KeyError or TypeError when it is not one."""
-    plain = json.loads(line)
+    plain = from_json(line)
     return Capture(
         capture_id=CaptureId(plain["id"]),
         task=TaskName(plain["task"]),
