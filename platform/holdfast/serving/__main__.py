@@ -21,7 +21,6 @@ from holdfast.serving.metrics import GatewayMetrics
 from holdfast.serving.routing_feed import RoutingFeed
 from holdfast.settings import Settings, read_settings
 
-
 SWITCH_S = 0.0005
 """The thread that stores captures gives way after so long; at Python's 5 ms every answer would wait for it."""
 
