@@ -135,7 +135,7 @@ def pick_rung(policy: RetrainingPolicy, head: HoldoutScores, lora: HoldoutScores
         return "lora"
     if _problem(rows, lora, head) is not None:
         return "head"
-    gain = interval(_holdout(rows, lora, head).gain, alpha=RUNG_ALPHA, low=-1.0)
+    gain = interval(_holdout(rows, lora, head).gain, alpha=_sides(RUNG_ALPHA), low=-1.0)
     return "lora" if gain is not None and gain.lower > 0 else "head"
 
 
@@ -204,7 +204,7 @@ def _better(policy: PromotionPolicy, held: _Holdout) -> CriterionResult:
 def _slices(policy: PromotionPolicy, held: _Holdout) -> tuple[CriterionResult, ...]:
     masks = {label: held.where(label=label) for label in sorted({row.label for row in held.rows})}
     big = {label: mask for label, mask in masks.items() if mask.sum() >= MIN_SLICE_ROWS}
-    alpha = policy.alpha / max(1, len(big))
+    alpha = _sides(policy.alpha / max(1, len(big)))
     return tuple(
         _decide(label, interval(held.gain[mask], alpha=alpha, low=-1.0), -policy.margin, what=f"gain on rows of {label!r}")
         for label, mask in big.items()
@@ -227,12 +227,17 @@ def _criterion(
     name: str, values: NDArray[np.float64], threshold: float, policy: PromotionPolicy, *, what: str, low: float
 ) -> CriterionResult:
     if len(values) >= policy.min_holdout_rows:
-        return _decide(name, interval(values, alpha=policy.alpha, low=low), threshold, what=what)
+        return _decide(name, interval(values, alpha=_sides(policy.alpha), low=low), threshold, what=what)
     return CriterionResult(
         name=name, outcome="need more", observed=float(values.mean()) if len(values) else None, lower=None, upper=None,
         threshold=threshold, row_count=len(values), rows_needed=policy.min_holdout_rows - len(values),
         reason=f"{what}: only {len(values)} rows, {policy.min_holdout_rows} are the least",
     )  # fmt: skip
+
+
+def _sides(alpha: float) -> float:
+    """The level of an interval of which one bound decides: each of its two bounds then errs with probability at most alpha."""
+    return min(0.98, 2 * alpha)
 
 
 def _decide(name: str, found: Interval | None, threshold: float, *, what: str) -> CriterionResult:

@@ -77,7 +77,7 @@ class PromotionPolicy:
 
     mode: Mode = "automatic"
     alpha: float = field(default=0.05, metadata=_limits(1e-6, 0.5))
-    """Probability, at any number of looks, that one criterion errs."""
+    """Probability, at any number of looks, that a criterion passes what it should not; the intervals shown have level 1 - 2 alpha."""
     margin: float = field(default=0.05, metadata=_limits(0.0, 0.5))
     """Loss on past traffic that is tolerated, as a share of rows."""
     min_holdout_rows: int = field(default=50, metadata=_limits(10, 1_000_000))
