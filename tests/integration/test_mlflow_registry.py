@@ -16,6 +16,7 @@ from holdfast.backends.mlflow_registry.client import BOUNDS
 from holdfast.backends.mlflow_registry.plots import SHOWN_LABELS, confusion_figure
 from holdfast.domain.ids import TaskName
 from holdfast.domain.retraining import CurvePoint, TrainedRung
+from holdfast.domain.tasks import LoraSpec
 from holdfast.errors import PartUnavailable
 from holdfast.ports import RunFacts
 from holdfast.testing.builders import TASK, a_contract, a_retraining, a_snapshot, a_verdict, a_version
@@ -50,7 +51,7 @@ def test_a_run_shows_parameters_curve_interval_data_set_plots_and_adapter_files_
     client = MlflowClient(mlflow_server)
     run = client.get_run(recorded.run_id)
     assert run.info.status == "FINISHED"
-    assert {"rung": "lora", "base": "minilm", "rank": "8"}.items() <= run.data.params.items()
+    assert {"rung": "lora", "base": "minilm", "rank": str(LoraSpec().rank)}.items() <= run.data.params.items()
     assert run.data.metrics["holdout_accuracy"] == pytest.approx(0.95)
     assert run.data.metrics["holdout_accuracy_lower"] < 0.95 < run.data.metrics["holdout_accuracy_upper"]
     assert [m.step for m in client.get_metric_history(recorded.run_id, "validation_accuracy")] == [30]
