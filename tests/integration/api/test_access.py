@@ -165,7 +165,7 @@ def test_every_answer_carries_the_security_headers_and_none_allows_another_origi
 
 def test_metrics_answer_loopback_alone(fleet: Any) -> None:
     near = fleet.client("").get("/metrics")
-    assert 'holdfast_captures_total{task="tickets"} 800' in near.text
+    assert 'holdfast_captures_stored_total{task="tickets"} 800' in near.text
     far = TestClient(fleet.app, base_url="http://127.0.0.1:8600", client=("10.0.0.7", 5)).get("/metrics")
     assert far.status_code == 401
 
