@@ -182,7 +182,7 @@ def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> Tas
             cool_down_s=0.0,
             max_per_day=1000,
         ),
-        promotion=PromotionPolicy(min_holdout_rows=min(50, len(warmup) // 8), margin=round(min(0.2, max(0.05, 45 / len(warmup))), 3)),
+        promotion=PromotionPolicy(min_holdout_rows=min(50, len(warmup) // 8), margin=round(min(0.2, max(0.05, 60 / len(warmup))), 3)),
     )
 
 
