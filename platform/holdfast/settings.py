@@ -25,7 +25,6 @@ class Ports(BaseModel):
     ray: int = Field(default=8604, ge=1, le=65535, description="Ray head (GCS).")
     ray_dashboard: int = Field(default=8605, ge=1, le=65535, description="Ray dashboard and Jobs API; token mode.")
     ray_client: int = Field(default=8606, ge=1, le=65535, description="Ray client server; unused, but Ray opens one.")
-    ray_serve: int = Field(default=8607, ge=1, le=65535, description="Ray Serve's own HTTP proxy; no route of ours is on it.")
 
 
 class Serving(BaseModel):

@@ -61,8 +61,8 @@ class Stack:
     """The running parts; use as a context manager."""
 
     def __init__(self, folder: Path, *, application: str = "serving_twin:build", **serving: Any) -> None:
-        ports = free_ports(8)
-        names = ("api", "gateway", "mlflow", "evidently", "ray", "ray_dashboard", "ray_client", "ray_serve")
+        ports = free_ports(7)
+        names = ("api", "gateway", "mlflow", "evidently", "ray", "ray_dashboard", "ray_client")
         self.settings = Settings(home=folder, ports=Ports(**dict(zip(names, ports, strict=True))), serving=Serving(**serving))
         self.application = application
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
