@@ -43,8 +43,8 @@ demo: setup ## The whole loop on this machine; ONCE=1 ends after the story.
 bench: setup ## Every bench, with the peers beside; SMOKE=1 for a short run.
 	set -e; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench $(if $(SMOKE),--smoke); done
 
-chaos: setup ## Kill any process at any moment of the story.
-	$(BIN)/pytest tests/chaos $(ARGS)
+chaos: setup ## Kill each process at every moment of a story, a story each (half an hour).
+	$(BIN)/pytest tests/chaos -rP $(ARGS)
 
 clean: ## Remove the environment and the caches; homes stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
