@@ -5,7 +5,8 @@ A port stands here only if it has an in-memory twin in ``holdfast.testing`` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -361,7 +362,7 @@ class InferenceEngine(Protocol):
         """Prove a loaded version again. Raises AdapterRefused, NotFound (kind `adapter`)."""
         ...
 
-    def touched(self, digests: Collection[AdapterDigest]) -> frozenset[AdapterDigest]:
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
         """Those of the loaded ``digests`` whose weights were written to or replaced since their last proof; cheap."""
         ...
 

@@ -37,6 +37,7 @@ class Serving(BaseModel):
     queue_rows: int = Field(default=512, ge=1, le=100_000, description="Requests that may wait; above, 429 with Retry-After.")
     deadline_s: float = Field(default=30.0, gt=0, le=600, description="A request is retried inside the gateway until then, then 504.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
+    prove_s: float = Field(default=60.0, gt=0, le=86_400, description="Seconds between two proofs of a loaded version, one at a time.")
     replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")
 

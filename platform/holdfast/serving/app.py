@@ -40,6 +40,7 @@ class Replica:
             adapters=parts.adapters,
             engine=parts.engine,
             clock=parts.clock,
+            prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
@@ -51,9 +52,9 @@ class Replica:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.answer, questions)
 
     def check_health(self) -> None:
-        """Raises when this replica no longer follows the assignments; Serve then replaces it."""
-        if not self._worker.follows:
-            raise RuntimeError("the following thread ended")
+        """Raises when this replica no longer follows the assignments or has nothing left that passes its proof; Serve replaces it."""
+        if (reason := self._worker.ailing()) is not None:
+            raise RuntimeError(reason)
 
 
 def build(arguments: Mapping[str, str]) -> Any:

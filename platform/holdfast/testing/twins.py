@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -190,7 +191,7 @@ class EchoEngine:
             raise AdapterRefused(folder=self.folders[digest], reason=self.broken[digest])
         self.written.discard(digest)
 
-    def touched(self, digests: Collection[AdapterDigest]) -> frozenset[AdapterDigest]:
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
         """See the port."""
         return frozenset(digest for digest in digests if digest in self.folders and digest in self.written)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class LoadedAdapter:
 class Proof:
     """What a loaded version is proved against, and how its tensors lay when it was."""
 
+    adapter: LoadedAdapter
     folder: Path
     sealed: Fingerprint
     stamp: tuple[int, ...]
@@ -106,17 +108,16 @@ class LoraEngine:
             if self._adapters.get(digest) is adapter:
                 self._proofs = {**self._proofs, digest: proof}
 
-    def touched(self, digests: Collection[AdapterDigest]) -> frozenset[AdapterDigest]:
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
         """Those of the loaded ``digests`` whose tensors, or whose base's, were written to or replaced since they were proved."""
-        adapters, proofs, bases = self._adapters, self._proofs, dict[str, tuple[int, ...]]()
+        adapters, proofs = self._adapters, self._proofs
+        bases: dict[str, tuple[int, ...]] = {}
         found = set()
-        for digest in digests:
-            adapter = adapters.get(digest)
-            if adapter is None:
-                continue
-            base = bases.setdefault(adapter.base.name, ()) or stamp(adapter.base.tensors)
-            bases[adapter.base.name] = base
-            if digest not in proofs or proofs[digest].stamp != base + stamp(adapter.tensors):
+        for digest in digests & adapters.keys():
+            adapter, proof = adapters[digest], proofs.get(digest)
+            if adapter.base.name not in bases:
+                bases[adapter.base.name] = stamp(adapter.base.tensors)
+            if proof is None or proof.adapter is not adapter or proof.stamp != bases[adapter.base.name] + stamp(adapter.tensors):
                 found.add(digest)
         return frozenset(found)
 
@@ -200,7 +201,7 @@ class LoraEngine:
         why = difference(sealed, self._observed(adapter, sealed.probes, base=not quick), labels)
         if why is not None:
             raise AdapterRefused(folder=folder, reason=difference(sealed, self._observed(adapter, sealed.probes), labels) or why)
-        return Proof(folder, sealed, lay)
+        return Proof(adapter, folder, sealed, lay)
 
     def _observed(self, adapter: LoadedAdapter, probes: Sequence[str], *, base: bool = True) -> Observed:
         """What the adapter, and the bare base in the same batch, make of the probes."""
