@@ -90,8 +90,10 @@ def stamp(tensors: Iterable[Tensor]) -> tuple[int, ...]:
 def _of_tokens(sealed: Fingerprint, ids: Sequence[Sequence[int]]) -> str | None:
     if _digest(ids) == sealed.token_digest:
         return None
-    counts = tuple(len(one) for one in ids)
-    if counts[:-1] == sealed.token_counts[:-1] and counts[-1] != sealed.token_counts[-1]:
+    counts = [len(one) for one in ids]
+    shorter = min(counts[-1], sealed.token_counts[-1])
+    same_up_to_there = [min(n, shorter) for n in counts] == [min(n, shorter) for n in sealed.token_counts]
+    if counts[-1] != sealed.token_counts[-1] and same_up_to_there:
         return f"{_ALIKE}it reads {counts[-1]} tokens of a long text where it read {sealed.token_counts[-1]}"
     return f"{_ALIKE}the tokenizer is another one, it makes other tokens of the probes"
 
