@@ -25,6 +25,8 @@ from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
 log = logging.getLogger("holdfast.serving")
 WireQuestion = tuple[str, str]
 WireAnswer = tuple[str, float, bytes] | str
+WireReply = tuple[str, list[WireAnswer]]
+"""Ray's id of the replica, and its answers."""
 UNLOAD_AFTER_S = 60.0
 """A version nobody wants stays for so long: longer than any request that may still name it."""
 TRY_AGAIN_S = 5.0

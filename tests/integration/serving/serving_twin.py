@@ -15,10 +15,11 @@ from ray import serve
 
 from holdfast.backends.sql import SqlDatabase
 from holdfast.bootstrap import now
+from holdfast.bootstrap.deployment import deployment_options
 from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused
-from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion
+from holdfast.serving.replica import ReplicaWorker, WireQuestion, WireReply
 from holdfast.settings import Settings
 from holdfast.testing.twins import EchoEngine
 
@@ -38,21 +39,14 @@ def says_its_name(digest: AdapterDigest, text: str) -> Prediction:
     return Prediction(label=str(digest), confidence=0.75)
 
 
-@serve.deployment(
-    name="Replica",
-    ray_actor_options={"num_cpus": 0.1},
-    max_ongoing_requests=8,
-    health_check_period_s=2.0,
-    health_check_timeout_s=20.0,
-    graceful_shutdown_timeout_s=1.0,
-    logging_config={"log_level": "WARNING", "enable_access_log": False},
-)
+@serve.deployment(name="Replica", logging_config={"log_level": "WARNING", "enable_access_log": False})
 class TwinReplica:
     """As holdfast.serving.app.Replica, on the echo engine; tells its process id on request."""
 
     def __init__(self, settings_json: str) -> None:
         settings = Settings.model_validate_json(settings_json)
         (settings.folder / "run" / f"replica-{os.getpid()}").touch()
+        self._id: str = serve.get_replica_context().replica_id.unique_id
         self._worker = ReplicaWorker(
             replica_id=f"twin-{uuid.uuid4().hex[:8]}",
             unit_of_work=SqlDatabase(settings.database).unit_of_work,
@@ -62,13 +56,13 @@ class TwinReplica:
         )
         self._worker.start(settings.serving.refresh_s)
 
-    async def answer(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
+    async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
         """See the real one."""
-        return self._worker.answer(questions)
+        return self._id, self._worker.answer(questions)
 
 
 def build(arguments: Mapping[str, str]) -> Any:
     """The application."""
     settings = Settings.model_validate_json(arguments["settings"])
     bound: Any = TwinReplica
-    return bound.options(num_replicas=settings.serving.replica_count).bind(arguments["settings"])
+    return bound.options(**deployment_options(settings.serving)).bind(arguments["settings"])

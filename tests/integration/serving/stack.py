@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import holdfast
 from holdfast.backends.ray_fleet import head_command
 from holdfast.backends.sql import SqlDatabase
 from holdfast.domain.ids import AdapterDigest, TaskName
@@ -163,7 +164,9 @@ class Stack:
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
             "HOLDFAST_HOME": str(self.settings.folder),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join(
+                (str(HERE), str(Path(holdfast.__file__).parents[1]))
+            ),  # the code under test, not an installed one
             "PYTHONUNBUFFERED": "1",
         }
         with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:
