@@ -149,6 +149,7 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{port}"
 
 
-def read_settings(home: Path | None = None) -> Settings:
-    """Read the environment once. ``home`` overrides ``HOLDFAST_HOME``."""
-    return Settings() if home is None else Settings(home=home)
+def read_settings(home: Path | None = None, profile: Profile | None = None) -> Settings:
+    """Read the environment once. ``home`` overrides ``HOLDFAST_HOME``, ``profile`` overrides ``HOLDFAST_PROFILE``."""
+    given: dict[str, Any] = {"home": home, "profile": profile}
+    return Settings(**{name: value for name, value in given.items() if value is not None})

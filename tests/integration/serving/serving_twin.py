@@ -6,7 +6,6 @@ Imported by the gateway under test and by Ray's workers, which find it through `
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,28 @@ class AnyFolder:
         return Path("/nowhere")
 
 
+class PlantedEngine(EchoEngine):
+    """Fails proof and loading of what the file `run/broken-PID` of its process names, as long as it lies there."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(says_its_name)
+        self._file = run / f"broken-{os.getpid()}"
+
+    def load(self, digest: AdapterDigest, folder: Path) -> None:
+        """See the port."""
+        self._look()
+        super().load(digest, folder)
+
+    def prove(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        self._look()
+        super().prove(digest)
+
+    def _look(self) -> None:
+        digest = self._file.read_text() if self._file.exists() else None
+        self.broken = self.refusing = {digest: "its head is another one"} if digest else {}
+
+
 def says_its_name(digest: AdapterDigest, text: str) -> Prediction:
     """The label is the adapter's own digest, so that a wrong adapter cannot hide."""
     return Prediction(label=str(digest), confidence=0.75)
@@ -45,20 +66,30 @@ class TwinReplica:
 
     def __init__(self, settings_json: str) -> None:
         settings = Settings.model_validate_json(settings_json)
-        (settings.folder / "run" / f"replica-{os.getpid()}").touch()
+        self._run = settings.folder / "run"
+        (self._run / f"replica-{os.getpid()}").touch()
+        self._engine = PlantedEngine(self._run)
         self._id: str = serve.get_replica_context().replica_id.unique_id
         self._worker = ReplicaWorker(
-            replica_id=f"twin-{uuid.uuid4().hex[:8]}",
+            replica_id=f"twin-{os.getpid()}",
             unit_of_work=SqlDatabase(settings.database).unit_of_work,
             adapters=AnyFolder(),
-            engine=EchoEngine(says_its_name),
+            engine=self._engine,
             clock=now,
+            prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
-        """See the real one."""
+        """See the real one. Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it."""
+        if {digest for digest, _ in questions} - self._engine.loaded() and not self._engine.broken:
+            (self._run / f"incomplete-{os.getpid()}").touch()
         return self._id, self._worker.answer(questions)
+
+    def check_health(self) -> None:
+        """See the real one."""
+        if (reason := self._worker.ailing()) is not None:
+            raise RuntimeError(reason)
 
 
 def build(arguments: Mapping[str, str]) -> Any:
