@@ -6,6 +6,7 @@ A port stands here only if it has an in-memory twin in ``holdfast.testing`` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -355,6 +356,14 @@ class InferenceEngine(Protocol):
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """Load beside what is there and prove it by its fingerprint. Raises AdapterRefused; what was loaded stays."""
+        ...
+
+    def prove(self, digest: AdapterDigest) -> None:
+        """Prove a loaded version again. Raises AdapterRefused, NotFound (kind `adapter`)."""
+        ...
+
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
+        """Those of the loaded ``digests`` whose weights were written to or replaced since their last proof; cheap."""
         ...
 
     def unload(self, digest: AdapterDigest) -> None: ...

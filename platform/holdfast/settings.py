@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,6 +23,9 @@ class Ports(BaseModel):
     gateway: int = Field(default=8601, ge=1, le=65535, description="Data plane: predictions.")
     mlflow: int = Field(default=8602, ge=1, le=65535, description="MLflow server and its page.")
     evidently: int = Field(default=8603, ge=1, le=65535, description="Evidently UI.")
+    gateway_own: int = Field(
+        default=8610, ge=1, le=65000, description="Of several gateways, each answers alone on one port from here on: readiness, metrics."
+    )
     ray: int = Field(default=8604, ge=1, le=65535, description="Ray head (GCS).")
     ray_dashboard: int = Field(default=8605, ge=1, le=65535, description="Ray dashboard and Jobs API; token mode.")
     ray_client: int = Field(default=8606, ge=1, le=65535, description="Ray client server; unused, but Ray opens one.")
@@ -32,11 +36,17 @@ class Serving(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    replica_count: int = Field(default=1, ge=1, le=64, description="Replicas of a base. One on a laptop; two or more in production.")
+    replica_count: int = Field(default=1, ge=1, le=64, description="Replicas of a base; the fewest, where Ray scales them.")
+    replica_count_max: int = Field(default=0, ge=0, le=64, description="Most replicas: Ray scales up to it under load. 0: none is added.")
+    replicas_per_node: int = Field(default=0, ge=0, le=64, description="Most replicas on one node. 0: Ray spreads them as it can.")
+    replica_cpus: float = Field(default=0.1, gt=0, le=256, description="Ray's CPUs reserved for a replica; a tenth packs a laptop.")
+    gateway_count: int = Field(default=1, ge=1, le=16, description="Gateways on the one port, which the kernel shares among them.")
+    drain_s: float = Field(default=10.0, ge=0, le=600, description="A replica that is to go gets so long to end what it has begun.")
     batch_rows: int = Field(default=32, ge=1, le=1024, description="Most requests in one micro-batch; one Ray hop carries them all.")
     queue_rows: int = Field(default=512, ge=1, le=100_000, description="Requests that may wait; above, 429 with Retry-After.")
     deadline_s: float = Field(default=30.0, gt=0, le=600, description="A request is retried inside the gateway until then, then 504.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
+    prove_s: float = Field(default=60.0, gt=0, le=86_400, description="Seconds between two proofs of a loaded version, one at a time.")
     replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")
 
@@ -68,11 +78,17 @@ MINILM = BasePin(
 )
 
 
+Profile = Literal["embedded", "production"]
+PRODUCTION = {"replica_count": 2, "replica_count_max": 4, "gateway_count": 2, "drain_s": 30.0}
+"""What the profile `production` puts in the place of the defaults of ``Serving``; what is set by hand stands."""
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(env_prefix="HOLDFAST_", env_nested_delimiter="__", frozen=True, extra="ignore")
 
+    profile: Profile = Field(default="embedded", description="`production` keeps two replicas and two gateways at the least.")
     home: Path = Field(default=Path(".holdfast"), description="Folder of all state of an embedded installation.")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; absent means SQLite in the home.")
     broker_url: str | None = Field(default=None, description="Celery broker URL; absent means the filesystem transport in the home.")
@@ -83,6 +99,24 @@ class Settings(BaseSettings):
     bases: dict[str, BasePin] = Field(default={"minilm": MINILM}, description="Base models by name.")
     debug: bool = Field(default=False, description="Show the trace of an unexpected error on the command line; else it lies in the log.")
     train_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a training; one leaves a core for answers.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_profile(cls, given: dict[str, Any]) -> dict[str, Any]:
+        serving = given.get("serving", {})
+        if given.get("profile") != "production":
+            return given
+        held = serving.model_dump(exclude_unset=True) if isinstance(serving, Serving) else serving
+        return {**given, "serving": {**PRODUCTION, **held}}
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        serving = self.serving
+        if self.profile == "production" and min(serving.replica_count, serving.gateway_count) < 2:
+            raise ValueError("the profile production has two replicas and two gateways at the least")
+        if 0 < serving.replica_count_max < serving.replica_count:
+            raise ValueError("serving.replica_count_max is below serving.replica_count")
+        return self
 
     @property
     def database(self) -> str:
@@ -99,11 +133,23 @@ class Settings(BaseSettings):
         """Ray's session folder. Unix sockets live below it, so it must be short; hence not in the home."""
         return Path("/tmp") / f"hf-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:10]}"
 
+    def ports_used(self) -> dict[str, int]:
+        """Name to number of every port that a home with these settings listens on."""
+        named: dict[str, int] = self.ports.model_dump(exclude={"gateway_own"})
+        return named | {f"gateway_own of gateway {n}": port for n, port in enumerate(self.own_gateway_ports, start=1)}
+
+    @property
+    def own_gateway_ports(self) -> tuple[int, ...]:
+        """One port for each gateway where there are several; none where the one gateway answers on the shared port."""
+        count = self.serving.gateway_count
+        return tuple(self.ports.gateway_own + n for n in range(count)) if count > 1 else ()
+
     def local(self, port: int) -> str:
         """The loopback URL of one of our ports."""
         return f"http://{self.host}:{port}"
 
 
-def read_settings(home: Path | None = None) -> Settings:
-    """Read the environment once. ``home`` overrides ``HOLDFAST_HOME``."""
-    return Settings() if home is None else Settings(home=home)
+def read_settings(home: Path | None = None, profile: Profile | None = None) -> Settings:
+    """Read the environment once. ``home`` overrides ``HOLDFAST_HOME``, ``profile`` overrides ``HOLDFAST_PROFILE``."""
+    given: dict[str, Any] = {"home": home, "profile": profile}
+    return Settings(**{name: value for name, value in given.items() if value is not None})

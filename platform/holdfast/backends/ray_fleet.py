@@ -9,12 +9,13 @@ GCS. Nothing here ever calls ``ray stop``, which ends every Ray on the machine; 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Ray's least is 75 MiB; our micro-batches are kilobytes and travel inline."""
 CPU_COUNT = 2
 """Slots, not cores: a replica takes a tenth of one, a training job's entrypoint none. Few slots, few idle workers."""
+ELSEWHERE = 2
+"""Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
 WireQuestion = tuple[str, str]
 """Digest of the adapter, text."""
 WireAnswer = tuple[str, float, bytes] | str
@@ -153,14 +156,22 @@ class RayFleet:
                 raise PartUnavailable(part="ray", reason=f"{type(error).__name__}: {error}"[:500]) from error
 
     async def ask(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
-        """Cross Ray once with a micro-batch. Raises PartUnavailable when the answer was lost on the way."""
+        """Cross Ray once with a micro-batch; what that replica refuses goes to others. Raises PartUnavailable when an answer was lost."""
         if self._handle is None:
             raise PartUnavailable(part="replica", reason="not connected yet")
-        try:
-            answers: list[WireAnswer] = await self._handle.answer.remote(list(questions))
-        except Exception as error:
-            raise PartUnavailable(part="replica", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
-        return answers
+        found: dict[int, WireAnswer] = {}
+        avoid: list[str] = []
+        left = list(range(len(questions)))
+        while True:
+            try:
+                replica, answers = await self._handle.answer.remote([questions[i] for i in left], avoid=avoid)
+            except Exception as error:
+                raise PartUnavailable(part="replica", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+            found |= dict(zip(left, answers, strict=True))
+            left = [i for i in left if isinstance(found[i], str)]
+            if not left or replica in avoid or len(avoid) == ELSEWHERE:
+                return [found[i] for i in range(len(questions))]
+            avoid.append(replica)
 
     def close(self) -> None:
         """Leave the head; the application stays."""
@@ -189,12 +200,13 @@ class RayFleet:
         from ray import serve
         from ray.serve import RunTarget
 
-        serve.start(proxy_location="Disabled")  # no HTTP port of Serve: the gateway is the only way in
-        status = serve.status().applications.get(APP)
-        if redeploy or status is None or status.status in ("DEPLOY_FAILED", "UNHEALTHY", "DELETING", "NOT_STARTED"):
-            module, _, name = self._application.partition(":")
-            build = getattr(importlib.import_module(module), name)
-            serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
+        with _alone(self._settings.folder / "run" / "deploy.lock"):  # of two gateways one deploys, the other finds it done
+            serve.start(proxy_location="Disabled")  # no HTTP port of Serve: the gateway is the only way in
+            status = serve.status().applications.get(APP)
+            if redeploy or status is None or status.status in ("DEPLOY_FAILED", "UNHEALTHY", "DELETING", "NOT_STARTED"):
+                module, _, name = self._application.partition(":")
+                build = getattr(importlib.import_module(module), name)
+                serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
         return serve.get_app_handle(APP)
 
     def _running_session(self) -> str | None:
@@ -204,3 +216,11 @@ class RayFleet:
                 return str((self._settings.ray_folder / "session_latest").readlink())
         except OSError:
             return None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock file; the operating system lets go when this process dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -46,10 +46,18 @@ def process_commands(settings: Settings) -> tuple[ProcessSpec, ...]:
         _spec("ray", ray_argv, ray_env | AT_ONCE, settings.local(ports.ray_dashboard) + "/api/version"),
         _spec("api", [python, "-m", "holdfast.api"], {}, settings.local(ports.api) + "/healthz"),
         _spec("worker", [python, "-m", "holdfast_jobs"], ray_env, None),
-        # The gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it.
-        _spec("gateway", [python, "-m", "holdfast.serving"], ray_env, settings.local(ports.gateway) + "/readyz", needs=("ray",)),
+        *_gateways(settings, ray_env),
         _spec("evidently", ui_argv, ui_env, settings.local(ports.evidently) + "/"),
     )
+
+
+def _gateways(settings: Settings, ray_env: dict[str, str]) -> Iterator[ProcessSpec]:
+    """A gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it."""
+    ports = settings.own_gateway_ports or (settings.ports.gateway,)
+    for number, port in enumerate(ports, start=1):
+        argv = [sys.executable, "-m", "holdfast.serving", "--number", str(number)]
+        name = "gateway" if number == 1 else f"gateway-{number}"
+        yield _spec(name, argv, ray_env, settings.local(port) + "/readyz", needs=("ray",))
 
 
 def make_home(settings: Settings) -> bool:

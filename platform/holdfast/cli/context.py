@@ -11,22 +11,25 @@ from pydantic import ValidationError
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.client import Client
 from holdfast.errors import NotFound, RequestInvalid
-from holdfast.settings import Settings, read_settings
+from holdfast.settings import Profile, Settings, read_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys instead of a table.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)]
 
 
-def settings_for(home: Path | None) -> Settings:
-    """The settings, with the home given on the command line where there is one.
+def settings_for(home: Path | None, profile: Profile | None = None) -> Settings:
+    """The settings, with home and profile given on the command line where they are.
 
     Raises:
         RequestInvalid: when an environment variable holds something that cannot be used.
     """
     try:
-        return read_settings(home)
+        return read_settings(home, profile)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # two settings that do not fit together
+            remedy = "see HOLDFAST_PROFILE and HOLDFAST_SERVING__..."
+            raise RequestInvalid(place="environment", problem=first["msg"].removeprefix("Value error, "), remedy=remedy) from None
         variable = "HOLDFAST_" + "__".join(str(part).upper() for part in first["loc"])
         problem = f"{first['msg'][:1].lower()}{first['msg'][1:]} (it is {first['input']!r:.60})"
         raise RequestInvalid(place=variable, problem=problem, remedy=f"correct or unset {variable}") from None

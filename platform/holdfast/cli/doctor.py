@@ -124,9 +124,9 @@ def _base_models(settings: Settings) -> Iterator[Finding]:
 def _ports(settings: Settings) -> Iterator[Finding]:
     if is_locked(settings.folder):
         return
-    for name, port in settings.ports.model_dump().items():
+    for name, port in settings.ports_used().items():
         free = port_is_free(settings.host, port)
-        mend = "" if free else f"stop the program there, or set HOLDFAST_PORTS__{name.upper()}"
+        mend = "" if free else f"stop the program there, or set HOLDFAST_PORTS__{name.split()[0].upper()}"
         yield Finding(check=f"port {name}", result="ok" if free else "bad", detail=f"{port} is {'free' if free else 'taken'}", mend=mend)
 
 

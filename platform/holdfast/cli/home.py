@@ -152,9 +152,9 @@ def _start_detached(settings: Settings) -> None:
 
 
 def _check_ports(settings: Settings) -> None:
-    for name, port in settings.ports.model_dump().items():
+    for name, port in settings.ports_used().items():
         if not port_is_free(settings.host, port):
-            raise PortInUse(port=port, part=name.replace("_", " "), setting=f"HOLDFAST_PORTS__{name.upper()}")
+            raise PortInUse(port=port, part=name.replace("_", " "), setting=f"HOLDFAST_PORTS__{name.split()[0].upper()}")
 
 
 def _ask_to_end(home: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
-from holdfast.domain.records import digest_of
+from holdfast.domain.records import digest_of, from_plain
 from holdfast.domain.tasks import Rung
 
 MANIFEST_NAME = "manifest.json"
@@ -18,15 +19,58 @@ REFERENCE_NAME = "reference.parquet"
 """Beside the weights, not part of the digest: the reference window of the version."""
 
 
+FINGERPRINT_FORMAT = 2
+"""Grows when a fingerprint holds something else; an older one is refused, since it proves less."""
+Vectors = tuple[tuple[float, ...], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What base and adapter answer on a few fixed probe inputs; proves that a loaded version is the one that was judged."""
+    """What tokenizer, base and adapter make of a few fixed probe inputs; proves that a loaded version is the one that was judged.
 
+    The parts are sealed apart, so that a wrong tokenizer, a wrong base, a wrong LoRA and a wrong head are told from one another.
+    """
+
+    format: int = FINGERPRINT_FORMAT
     probes: tuple[str, ...]
+    """The last one is longer than the adapter reads, so that another truncation length shows."""
+    token_counts: tuple[int, ...]
+    """Tokens per probe, the special ones included, after truncation."""
+    token_digest: str
+    """``sha256:…`` of the token ids of all probes."""
+    base: Vectors
+    """Pooled vectors of the bare base, projected: [probes][values]."""
+    pooled: Vectors
+    """The same of the base with the adapter on it; equal to ``base`` for an adapter that is a head alone."""
     labels: tuple[str, ...]
     """Predicted label per probe."""
-    scores: tuple[tuple[float, ...], ...]
+    scores: Vectors
     """Logits, [probes][labels of the adapter]."""
+
+
+def fingerprint_from(plain: object) -> Fingerprint:
+    """The fingerprint that a JSON value is. Raises ValueError with what is wrong with it."""
+    known = {f.name for f in fields(Fingerprint)}
+    form = plain.get("format", 1) if isinstance(plain, Mapping) else "of no mapping"
+    if not isinstance(plain, Mapping) or form != FINGERPRINT_FORMAT:
+        raise ValueError(f"it has the format {form!r}, not {FINGERPRINT_FORMAT}: train the version again")
+    if set(plain) != known:
+        raise ValueError(f"it must have the keys {', '.join(sorted(known))} and no other")
+    try:
+        found = from_plain(Fingerprint, plain)
+        rows = (*found.base, *found.pooled, *found.scores)
+        finite = all(math.isfinite(value) for row in rows for value in row)
+        texts = all(isinstance(one, str) for one in (*found.probes, *found.labels, found.token_digest))
+        counts = all(type(one) is int and one > 0 for one in found.token_counts)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError("it cannot be read") from error
+    sizes = {len(part) for part in (found.probes, found.token_counts, found.base, found.pooled, found.labels, found.scores)}
+    widths = [{len(row) for row in part} for part in (found.base, found.pooled, found.scores)]
+    if len(sizes) != 1 or sizes == {0} or any(len(width) != 1 or width == {0} for width in widths):
+        raise ValueError("it is empty or uneven")
+    if not (finite and texts and counts):
+        raise ValueError("it holds something that is no text, no count or no finite number")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,10 @@ class ReplicaReport:
     ready: tuple[AdapterDigest, ...]
     refused: Mapping[str, str]
     """Digest to reason."""
+    lapsed: Mapping[str, str] = field(default_factory=dict)
+    """Digest to reason, of versions whose proof failed a short while ago; where one is ready, it was loaded anew and proved."""
+    proved_at: Mapping[str, datetime] = field(default_factory=dict)
+    """Digest to the time of the last proof, of what is ready."""
     generation: int
     reported_at: datetime
 
@@ -102,9 +106,12 @@ def route_of(assignment: Assignment) -> Route:
     )
 
 
-def versions_wanted(assignments: Mapping[str, Assignment]) -> frozenset[AdapterDigest]:
-    """Every version a replica should hold: champions, challengers, and the previous champions, so that rollback is instant."""
-    wanted: set[AdapterDigest] = set()
+def versions_wanted(assignments: Mapping[str, Assignment], table: RoutingTable) -> frozenset[AdapterDigest]:
+    """Every version a replica should hold: champions, challengers, the previous champions, so that rollback is instant, and what the
+    table names, which may be older than all of them while newer versions are refused."""
+    wanted: set[AdapterDigest | None] = set()
     for a in assignments.values():
-        wanted.update(d for d in (a.champion, a.previous, a.challenger) if d is not None)
-    return frozenset(wanted)
+        wanted.update((a.champion, a.previous, a.challenger))
+    for route in table.routes.values():
+        wanted.update((route.champion, route.challenger))
+    return frozenset(d for d in wanted if d is not None)

@@ -184,8 +184,8 @@ class LoopArm:
     def _warm(self) -> None:
         """Be the only replica: load what is wanted, say so, and let the table follow."""
         with self.house.unit_of_work() as uow:
-            assignments = uow.assignments.all()
-        wanted = versions_wanted(assignments)
+            assignments, table = uow.assignments.all(), uow.assignments.table()
+        wanted = versions_wanted(assignments, table)
         for digest in sorted(wanted - self.engine.loaded()):
             self.engine.load(digest, self.house.adapters.folder(digest))
         for digest in self.engine.loaded() - wanted - {self.first}:

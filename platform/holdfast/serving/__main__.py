@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import logging
@@ -17,16 +18,22 @@ from holdfast.serving.batching import Batcher
 from holdfast.serving.capture_buffer import CaptureBuffer
 from holdfast.serving.connection import Connection, Fleet
 from holdfast.serving.gateway import GatewayState, make_app
+from holdfast.serving.listening import BACKLOG, addresses, listen
 from holdfast.serving.metrics import GatewayMetrics
 from holdfast.serving.routing_feed import RoutingFeed
 from holdfast.settings import Settings, read_settings
 
+log = logging.getLogger("holdfast.serving")
 SWITCH_S = 0.0005
 """The thread that stores captures gives way after so long; at Python's 5 ms every answer would wait for it."""
 
 
-def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
-    """Serve until the process is told to end. Without ``capture`` nothing is recorded: for benches only."""
+def serve(settings: Settings, fleet: Fleet, *, number: int = 1, capture: bool = True) -> None:
+    """Serve until the process is told to end, as gateway ``number`` of ``settings.serving.gateway_count``.
+
+    Without ``capture`` nothing is recorded: for benches only.
+    """
+    sockets = listen(settings, number)
     parts = bootstrap.for_gateway(settings)
     connection = Connection(fleet, {"settings": settings.model_dump_json()})
     feed = RoutingFeed(parts.unit_of_work, refresh_s=settings.serving.refresh_s)
@@ -37,7 +44,8 @@ def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
         connection.ask,
         batch_rows=settings.serving.batch_rows,
         queue_rows=settings.serving.queue_rows,
-        lanes=settings.serving.replica_count + 1,  # one that is answered per replica, and one on its way
+        # one that is answered per replica, and one on its way
+        lanes=max(settings.serving.replica_count, settings.serving.replica_count_max) + 1,
     )
     state = GatewayState(
         feed=feed, batcher=batcher, buffer=buffer if capture else None, clock=parts.clock, metrics=GatewayMetrics(),
@@ -57,7 +65,9 @@ def serve(settings: Settings, fleet: Fleet, *, capture: bool = True) -> None:
             feed.close()
             buffer.close()
 
-    uvicorn.run(make_app(state, life), host=settings.host, port=settings.ports.gateway, log_level="warning", access_log=False)
+    log.info("gateway %d listens at %s", number, addresses(sockets))
+    config = uvicorn.Config(make_app(state, life), log_level="warning", access_log=False, backlog=BACKLOG)
+    uvicorn.Server(config).run(sockets=sockets)
 
 
 def not_ready(connection: Connection, feed: RoutingFeed) -> str | None:
@@ -80,5 +90,7 @@ def watch(state: GatewayState) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    _parser = argparse.ArgumentParser(description="A gateway of a home.")
+    _parser.add_argument("--number", type=int, default=1, help="Which of several gateways this is, from 1.")
     _settings = read_settings()
-    serve(_settings, bootstrap.fleet(_settings))
+    serve(_settings, bootstrap.fleet(_settings), number=_parser.parse_args().number)

@@ -15,49 +15,47 @@ from typing import Any
 from ray import serve
 
 from holdfast import bootstrap
-from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion
+from holdfast.bootstrap.deployment import deployment_options
+from holdfast.serving.replica import ReplicaWorker, WireQuestion, WireReply
 from holdfast.settings import Settings
 
 
-@serve.deployment(
-    name="Replica",
-    ray_actor_options={"num_cpus": 0.1},
-    max_ongoing_requests=8,
-    health_check_period_s=2.0,
-    health_check_timeout_s=20.0,
-    graceful_shutdown_timeout_s=5.0,
-    logging_config={"log_level": "WARNING", "enable_access_log": False},
-)
+@serve.deployment(name="Replica", logging_config={"log_level": "WARNING", "enable_access_log": False})
 class Replica:
     """One copy of the base and every wanted adapter on it. Ready only when it has tried to load each of them."""
 
     def __init__(self, settings_json: str) -> None:
         settings = Settings.model_validate_json(settings_json)
         parts = bootstrap.for_replica(settings)
+        self._id: str = serve.get_replica_context().replica_id.unique_id
         self._worker = ReplicaWorker(
             replica_id=f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
             unit_of_work=parts.unit_of_work,
             adapters=parts.adapters,
             engine=parts.engine,
             clock=parts.clock,
+            prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
-    async def answer(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
-        """Answer a micro-batch. The engine runs in its own thread, so that health checks are answered meanwhile."""
+    async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
+        """Answer a micro-batch, and say who answers: whoever gets no answer here can ask elsewhere. ``avoid`` is read by the router.
+
+        The engine runs in its own thread, so that health checks are answered meanwhile.
+        """
         if not questions:
-            return []
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.answer, questions)
+            return self._id, []
+        return self._id, await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.answer, questions)
 
     def check_health(self) -> None:
-        """Raises when this replica no longer follows the assignments; Serve then replaces it."""
-        if not self._worker.follows:
-            raise RuntimeError("the following thread ended")
+        """Raises when this replica no longer follows the assignments or has nothing left that passes its proof; Serve replaces it."""
+        if (reason := self._worker.ailing()) is not None:
+            raise RuntimeError(reason)
 
 
 def build(arguments: Mapping[str, str]) -> Any:
     """The application. ``arguments``: `settings`, the settings as JSON."""
     settings = Settings.model_validate_json(arguments["settings"])
     bound: Any = Replica
-    return bound.options(num_replicas=settings.serving.replica_count).bind(arguments["settings"])
+    return bound.options(**deployment_options(settings.serving)).bind(arguments["settings"])

@@ -80,8 +80,10 @@ def a_reference_window(seed: int = 0, *, row_count: int = 60, digest: AdapterDig
 def a_fingerprint() -> Fingerprint:
     """Two probes, three labels."""
     return Fingerprint(
-        probes=("where is it", "i want my money"), labels=("delivery", "billing"), scores=((0.0, 2.0, 1.0), (3.0, 0.5, 0.25))
-    )
+        probes=("where is it", "i want my money"), token_counts=(5, 6), token_digest=digest_of("tokens"),
+        base=((0.25, -0.5), (0.5, 0.125)), pooled=((0.25, -0.5), (0.5, 0.125)), labels=("delivery", "billing"),
+        scores=((0.0, 2.0, 1.0), (3.0, 0.5, 0.25)),
+    )  # fmt: skip
 
 
 def a_manifest(name: str = "first", **fields: Any) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -169,12 +170,30 @@ class EchoEngine:
         self.refusing: dict[str, str] = {}
         """Digests that it will not load, with the reason."""
         self.folders: dict[AdapterDigest, Path] = {}
+        self.broken: dict[str, str] = {}
+        """Digests whose next proof fails, with the reason; loading one again mends it."""
+        self.written: set[str] = set()
+        """Digests whose weights were written to since their last proof."""
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """See the port."""
         if digest in self.refusing:
             raise AdapterRefused(folder=folder, reason=self.refusing[digest])
         self.folders[digest] = folder
+        self.broken.pop(digest, None)
+        self.written.discard(digest)
+
+    def prove(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        if digest not in self.folders:
+            raise NotFound(kind="adapter", name=digest)
+        if digest in self.broken:
+            raise AdapterRefused(folder=self.folders[digest], reason=self.broken[digest])
+        self.written.discard(digest)
+
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
+        """See the port."""
+        return frozenset(digest for digest in digests if digest in self.folders and digest in self.written)
 
     def unload(self, digest: AdapterDigest) -> None:
         """See the port."""

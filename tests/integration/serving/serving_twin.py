@@ -6,7 +6,6 @@ Imported by the gateway under test and by Ray's workers, which find it through `
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from ray import serve
 
 from holdfast.backends.sql import SqlDatabase
 from holdfast.bootstrap import now
+from holdfast.bootstrap.deployment import deployment_options
 from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused
-from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion
+from holdfast.serving.replica import ReplicaWorker, WireQuestion, WireReply
 from holdfast.settings import Settings
 from holdfast.testing.twins import EchoEngine
 
@@ -33,42 +33,67 @@ class AnyFolder:
         return Path("/nowhere")
 
 
+class PlantedEngine(EchoEngine):
+    """Fails proof and loading of what the file `run/broken-PID` of its process names, as long as it lies there."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(says_its_name)
+        self._file = run / f"broken-{os.getpid()}"
+
+    def load(self, digest: AdapterDigest, folder: Path) -> None:
+        """See the port."""
+        self._look()
+        super().load(digest, folder)
+
+    def prove(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        self._look()
+        super().prove(digest)
+
+    def _look(self) -> None:
+        digest = self._file.read_text() if self._file.exists() else None
+        self.broken = self.refusing = {digest: "its head is another one"} if digest else {}
+
+
 def says_its_name(digest: AdapterDigest, text: str) -> Prediction:
     """The label is the adapter's own digest, so that a wrong adapter cannot hide."""
     return Prediction(label=str(digest), confidence=0.75)
 
 
-@serve.deployment(
-    name="Replica",
-    ray_actor_options={"num_cpus": 0.1},
-    max_ongoing_requests=8,
-    health_check_period_s=2.0,
-    health_check_timeout_s=20.0,
-    graceful_shutdown_timeout_s=1.0,
-    logging_config={"log_level": "WARNING", "enable_access_log": False},
-)
+@serve.deployment(name="Replica", logging_config={"log_level": "WARNING", "enable_access_log": False})
 class TwinReplica:
     """As holdfast.serving.app.Replica, on the echo engine; tells its process id on request."""
 
     def __init__(self, settings_json: str) -> None:
         settings = Settings.model_validate_json(settings_json)
-        (settings.folder / "run" / f"replica-{os.getpid()}").touch()
+        self._run = settings.folder / "run"
+        (self._run / f"replica-{os.getpid()}").touch()
+        self._engine = PlantedEngine(self._run)
+        self._id: str = serve.get_replica_context().replica_id.unique_id
         self._worker = ReplicaWorker(
-            replica_id=f"twin-{uuid.uuid4().hex[:8]}",
+            replica_id=f"twin-{os.getpid()}",
             unit_of_work=SqlDatabase(settings.database).unit_of_work,
             adapters=AnyFolder(),
-            engine=EchoEngine(says_its_name),
+            engine=self._engine,
             clock=now,
+            prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
 
-    async def answer(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
+    async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
+        """See the real one. Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it."""
+        if {digest for digest, _ in questions} - self._engine.loaded() and not self._engine.broken:
+            (self._run / f"incomplete-{os.getpid()}").touch()
+        return self._id, self._worker.answer(questions)
+
+    def check_health(self) -> None:
         """See the real one."""
-        return self._worker.answer(questions)
+        if (reason := self._worker.ailing()) is not None:
+            raise RuntimeError(reason)
 
 
 def build(arguments: Mapping[str, str]) -> Any:
     """The application."""
     settings = Settings.model_validate_json(arguments["settings"])
     bound: Any = TwinReplica
-    return bound.options(num_replicas=settings.serving.replica_count).bind(arguments["settings"])
+    return bound.options(**deployment_options(settings.serving)).bind(arguments["settings"])

@@ -15,17 +15,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from holdfast.backends.ray_fleet import head_command
+import holdfast
+from holdfast.backends.ray_fleet import client_environment, head_command
 from holdfast.backends.sql import SqlDatabase
+from holdfast.bootstrap.deployment import serve_yaml
+from holdfast.bootstrap.home import AT_ONCE
 from holdfast.domain.ids import AdapterDigest, TaskName
-from holdfast.domain.routing import Assignment, route_of
+from holdfast.domain.routing import Assignment, ReplicaReport, route_of
 from holdfast.settings import Ports, Serving, Settings
 
 HERE = Path(__file__).parent
+PATHS = os.pathsep.join((str(HERE), str(Path(holdfast.__file__).parents[1])))
+"""The twins and the code under test, not an installed one."""
 KEY = "hf_" + "k" * 43
 GATEWAY = """
 from holdfast.settings import read_settings
@@ -34,7 +39,7 @@ from holdfast.serving.__main__ import serve
 import logging
 logging.basicConfig(level=logging.INFO)
 settings = read_settings()
-serve(settings, RayFleet(settings, {application!r}))
+serve(settings, RayFleet(settings, {application!r}), number={number})
 """
 
 
@@ -45,6 +50,16 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def free_run(count: int) -> int:
+    """The first of so many consecutive ports that nobody listens on now."""
+    while True:
+        first = free_ports(1)[0]
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> float:
@@ -63,7 +78,8 @@ class Stack:
     def __init__(self, folder: Path, *, application: str = "serving_twin:build", **serving: Any) -> None:
         ports = free_ports(7)
         names = ("api", "gateway", "mlflow", "evidently", "ray", "ray_dashboard", "ray_client")
-        self.settings = Settings(home=folder, ports=Ports(**dict(zip(names, ports, strict=True))), serving=Serving(**serving))
+        given = Ports(**dict(zip(names, ports, strict=True)), gateway_own=free_run(serving.get("gateway_count", 1)))
+        self.settings = Settings(home=folder, ports=given, serving=Serving(**serving))
         self.application = application
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.database: SqlDatabase | None = None
@@ -87,11 +103,30 @@ class Stack:
     def start_ray(self) -> None:
         """Start the head and wait for nothing."""
         argv, env = head_command(self.settings)
-        self._launch("ray", argv, env)
+        self._launch("ray", argv, env | AT_ONCE)
 
-    def start_gateway(self) -> None:
-        """Start the gateway and wait for nothing."""
-        self._launch("gateway", [sys.executable, "-c", GATEWAY.format(application=self.application)], {})
+    def start_gateway(self, number: int = 1) -> None:
+        """Start a gateway and wait for nothing."""
+        name = "gateway" if number == 1 else f"gateway-{number}"
+        self._launch(name, [sys.executable, "-c", GATEWAY.format(application=self.application, number=number)], {})
+
+    def serve_deploy(self, replica_count: int) -> str:
+        """Put the generated file on the cluster with Ray's own command, as an operator does; what it printed."""
+        serving = self.settings.serving.model_copy(update={"replica_count": replica_count})
+        path = self.settings.folder / "run" / "serve.yaml"
+        path.write_text(serve_yaml(self.settings.model_copy(update={"serving": serving}), build=self.application))
+        command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()", "deploy", str(path)]
+        command += ["--address", f"http://127.0.0.1:{self.settings.ports.ray_dashboard}"]
+        env = {**os.environ, **client_environment(self.settings), "PYTHONPATH": PATHS}  # noqa: TID251  (for the child)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def reports(self, age_s: float = 6.0) -> dict[str, ReplicaReport]:
+        """What living replicas said of themselves lately, by their id."""
+        assert self.database is not None
+        with self.database.unit_of_work() as work:
+            return {r.replica_id: r for r in work.replicas.live(datetime.now(UTC) - timedelta(seconds=age_s))}
 
     def end(self, name: str, how: signal.Signals) -> None:
         """Signal the process and wait for its end; its whole session is killed after it."""
@@ -127,9 +162,9 @@ class Stack:
         """Whether the gateway says that a replica answers."""
         return self.get("/readyz")[0] == 200
 
-    def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body; status 0 when nobody listens."""
-        return self._send(urllib.request.Request(self.url + path))
+    def get(self, path: str, *, port: int | None = None) -> tuple[int, bytes]:
+        """Status and body, of the gateway where no port is named; status 0 when nobody listens."""
+        return self._send(urllib.request.Request(self.settings.local(port or self.settings.ports.gateway) + path))
 
     def predict(self, task: str, text: str, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
         """Ask the gateway."""
@@ -163,7 +198,9 @@ class Stack:
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
             "HOLDFAST_HOME": str(self.settings.folder),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join(
+                (str(HERE), str(Path(holdfast.__file__).parents[1]))
+            ),  # the code under test, not an installed one
             "PYTHONUNBUFFERED": "1",
         }
         with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from .clients import Clients
 from .stack import Stack, running, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -26,44 +26,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.assign("tickets", FIRST)
         wait_for(lambda: stack.predict("tickets", "ready?")[0] == 200, "the first route is followed")
         yield stack
-
-
-class Clients:
-    """Closed-loop clients that keep what they sent and what came back."""
-
-    def __init__(self, stack: Stack, name: str, count: int = 4) -> None:
-        self.stack, self.name = stack, name
-        self.statuses: Counter[int] = Counter()
-        self.answers: list[tuple[float, str]] = []
-        """When it was sent, and the adapter that answered."""
-        self.wrong = 0
-        self.ids: list[str] = []
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(count)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        turn = 0
-        while not self._stop.is_set():
-            turn += 1
-            request_id, sent = f"{self.name}-{number}-{turn}", time.monotonic()
-            status, body = self.stack.predict("tickets", f"text {turn}", request_id)
-            with self._lock:
-                self.statuses[status] += 1
-                if status == 200:
-                    self.ids.append(request_id)
-                    self.answers.append((sent, body["adapter_digest"]))
-                    self.wrong += body["label"] != body["adapter_digest"]  # the twin engine answers with its own name
 
 
 def stored(stack: Stack, prefix: str) -> Counter[str]:

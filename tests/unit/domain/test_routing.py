@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.ids import TaskName
-from holdfast.domain.routing import choose, route_of, share_of, versions_wanted
+from holdfast.domain.routing import RoutingTable, choose, route_of, share_of, versions_wanted
 from holdfast.testing.builders import a_digest, a_route, an_assignment
 
 OLD, NEW = a_digest("old"), a_digest("new")
@@ -69,6 +69,11 @@ def test_a_route_is_what_its_assignment_asks_for() -> None:
 def test_champions_challengers_and_previous_champions_are_wanted_on_every_replica() -> None:
     first = an_assignment(champion=NEW, previous=OLD)
     second = an_assignment(task=TaskName("other"), champion=a_digest("x"), challenger=a_digest("y"))
-    wanted = versions_wanted({"tickets": first, "other": second})
+    wanted = versions_wanted({"tickets": first, "other": second}, RoutingTable())
     assert wanted == {NEW, OLD, a_digest("x"), a_digest("y")}
-    assert versions_wanted({}) == frozenset()
+    assert versions_wanted({}, RoutingTable()) == frozenset()
+
+
+def test_what_the_table_names_is_wanted_though_two_newer_champions_were_refused() -> None:
+    table = RoutingTable(generation=4, routes={"tickets": CANARY})
+    assert versions_wanted({"tickets": an_assignment(champion=a_digest("3"), previous=a_digest("2"))}, table) >= {OLD, NEW}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from holdfast.domain.ids import AdapterDigest
-from holdfast.domain.routing import ReplicaReport
+from holdfast.domain.routing import ReplicaReport, route_of
 from holdfast.errors import AdapterRefused
-from holdfast.serving.replica import REPORT_AFTER_S, TRY_AGAIN_S, UNLOAD_AFTER_S, ReplicaWorker
+from holdfast.serving.replica import PROVE_S, REPORT_AFTER_S, TOLD_FOR_S, TRY_AGAIN_S, UNLOAD_AFTER_S, ReplicaWorker
 from holdfast.testing.clock import NOON
 from holdfast.testing.memory import MemoryDatabase
 from holdfast.testing.record_builders import TASK, a_digest, an_assignment
@@ -142,3 +142,102 @@ def test_an_unchanged_report_is_repeated_only_after_a_while(room: Room) -> None:
     assert len(written) == 5
     assert room.report().replica_id == "replica-1"
     assert TASK == "tickets"
+
+
+def test_a_version_that_fails_its_proof_is_loaded_anew_from_its_files_and_the_failure_is_told_for_a_while(room: Room) -> None:
+    room.assign("second", previous="first")
+    room.worker.refresh()
+    room.engine.broken[a_digest("second")] = "its head is another one"
+    room.now += PROVE_S
+    for _ in range(2):  # one version is proved at a look
+        room.worker.refresh()
+    assert set(room.report().ready) == {a_digest("first"), a_digest("second")}
+    assert "its head is another one" in room.report().lapsed[a_digest("second")]
+    assert room.worker.answer([(a_digest("second"), "hello there")])[0][0] == "hello"
+    room.now += TOLD_FOR_S
+    room.worker.refresh()
+    assert room.report().lapsed == {}
+
+
+def test_a_version_that_fails_its_proof_and_cannot_be_loaded_anew_answers_nobody_while_the_one_before_goes_on(room: Room) -> None:
+    room.assign("second", previous="first")
+    room.worker.refresh()
+    room.engine.broken[a_digest("second")] = "its head is another one"
+    room.folders.missing.add(a_digest("second"))
+    room.now += PROVE_S
+    for _ in range(2):
+        room.worker.refresh()
+    assert room.report().ready == (a_digest("first"),)
+    assert "its bytes changed" in room.report().refused[a_digest("second")]
+    refused, answered = room.worker.answer([(a_digest("second"), "hello"), (a_digest("first"), "hello")])
+    assert isinstance(refused, str) and "its bytes changed" in refused
+    assert answered[0] == "hello"
+
+
+def test_each_version_is_proved_once_in_a_period_one_at_a_look(room: Room) -> None:
+    proved: list[AdapterDigest] = []
+    real = room.engine.prove
+    room.engine.prove = lambda digest: (proved.append(digest), real(digest))[1]  # type: ignore[method-assign]  # a counter in front
+    room.assign("second", previous="first")
+    room.worker.refresh()
+    assert proved == []  # loading proved them
+    room.now += PROVE_S
+    room.worker.refresh()
+    assert len(proved) == 1
+    for _ in range(3):
+        room.worker.refresh()
+    assert sorted(proved) == sorted([a_digest("first"), a_digest("second")])
+    assert room.report().proved_at.keys() == {a_digest("first"), a_digest("second")}
+
+
+def test_a_version_whose_weights_were_written_to_is_proved_before_its_next_answer(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    room.engine.written.add(a_digest("first"))
+    room.engine.broken[a_digest("first")] = "its LoRA is another one"
+    room.folders.missing.add(a_digest("first"))
+    answer = room.worker.answer([(a_digest("first"), "hello")])[0]
+    assert isinstance(answer, str) and "its bytes changed" in answer
+
+
+def test_an_answer_made_while_the_version_failed_its_proof_does_not_leave(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    real = room.engine.rule
+
+    def meanwhile(digest: AdapterDigest, text: str) -> object:
+        room.engine.broken[digest] = "its LoRA is another one"
+        room.now += PROVE_S
+        room.worker._prove_oldest()  # the following thread, at the worst moment
+        return real(digest, text)
+
+    room.engine.rule = meanwhile  # type: ignore[assignment]
+    answer = room.worker.answer([(a_digest("first"), "hello")])[0]
+    assert isinstance(answer, str) and "its LoRA is another one" in answer
+    room.engine.rule = real
+    assert room.worker.answer([(a_digest("first"), "hello")])[0][0] == "hello"
+
+
+def test_a_replica_on_which_no_version_passes_its_proof_asks_to_be_replaced(room: Room) -> None:
+    room.assign("first")
+    room.worker.start(3600.0)
+    try:
+        assert room.worker.ailing() is None
+        room.engine.broken[a_digest("first")] = "the base under it is another one"
+        room.engine.refusing[a_digest("first")] = "the base under it is another one"
+        room.now += PROVE_S
+        room.worker.refresh()
+        assert "the base under it is another one" in str(room.worker.ailing())
+    finally:
+        room.worker.close()
+    assert room.worker.ailing() == "the following thread ended"
+
+
+def test_a_fresh_replica_holds_what_the_table_names_and_proved_it_before_its_first_report(room: Room) -> None:
+    room.assign("third", previous="second")
+    with room.database.unit_of_work() as work:
+        work.assignments.publish(route_of(an_assignment(champion=a_digest("first"), generation=1)))
+        work.commit()
+    room.worker.refresh()
+    assert set(room.report().ready) == {a_digest("first"), a_digest("second"), a_digest("third")}
+    assert room.report().proved_at.keys() == set(room.report().ready)

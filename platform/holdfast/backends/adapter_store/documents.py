@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES, Fingerprint, Manifest
+from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES, Fingerprint, Manifest, fingerprint_from
 from holdfast.domain.ids import is_task_name
 from holdfast.domain.records import from_plain
 from holdfast.domain.tasks import Rung
@@ -69,17 +68,12 @@ def _first_wrong(plain: dict[str, Any]) -> str | None:
 
 def read_fingerprint(folder: Path, manifest: Manifest) -> Fingerprint:
     """What the adapter answered when it was made. Raises AdapterRefused."""
-    plain = _read(folder / FINGERPRINT_NAME)
     try:
-        known = {f.name for f in fields(Fingerprint)}
-        scores = tuple(tuple(float(value) for value in row) for row in plain["scores"])
-        sound = set(plain) == known and _texts(plain["probes"]) and _texts(plain["labels"])
-        found = Fingerprint(probes=tuple(plain["probes"]), labels=tuple(plain["labels"]), scores=scores)
-    except (KeyError, TypeError, ValueError) as error:
-        raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} cannot be read") from error
-    even = len(found.probes) == len(found.labels) == len(scores) > 0 and all(len(row) == len(manifest.labels) for row in scores)
-    if not sound or not even or not set(found.labels) <= set(manifest.labels) or not all(math.isfinite(v) for row in scores for v in row):
-        raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} is empty, uneven, or not of these labels")
+        found = fingerprint_from(_read(folder / FINGERPRINT_NAME))
+    except ValueError as error:
+        raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME}: {error}") from error
+    if len(found.scores[0]) != len(manifest.labels) or not set(found.labels) <= set(manifest.labels):
+        raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} is not of these labels")
     return found
 
 

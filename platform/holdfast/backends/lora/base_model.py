@@ -72,6 +72,12 @@ class BaseModel:
         """Width of the pooled vector."""
         return int(self.words.shape[1])
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that an answer goes through."""
+        layers = [(w.qkv, w.qkv_bias, w.out, w.out_bias, *w.norm, w.up, w.up_bias, w.down, w.down_bias, *w.last_norm) for w in self.layers]
+        return (self.words, self.positions, *self.first_norm, *(tensor for layer in layers for tensor in layer))
+
     @classmethod
     def open(cls, name: str, path: str, sha256: str) -> BaseModel:
         """The base at ``path`` (a folder, or ``package:NAME``), if its weights have the pinned digest.

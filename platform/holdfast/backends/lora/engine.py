@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from holdfast.backends.lora.base_model import BaseModel, use_threads
 from holdfast.backends.lora.encoder import LayerLora, Packing, Segment, embed_tokens, pool, run_layers
 from holdfast.backends.lora.files import HEAD_NAME, load_tensors, read_fingerprint, read_manifest
+from holdfast.backends.lora.fingerprint import Observed, difference, probes_for, seal, stamp
 from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.lora_format import fuse, read_lora
 from holdfast.backends.lora.prefix_cache import FrozenPrefix, by_length
@@ -23,16 +25,6 @@ from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
 from holdfast.ports import Answer, Question
-
-FINGERPRINT_TOLERANCE = 1e-3
-"""Largest difference of a logit from the sealed one; other processors round differently, other weights are far off."""
-PROBES = (
-    "",
-    "Where is the order I placed last week?",
-    "The invoice shows a fee that nobody told me about, and I would like to know why it was charged twice this month.",
-    "Ünïcode, 12.5% & <tags> — 测试",
-)
-"""Texts of every fingerprint: nothing, short, long, and odd."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +38,25 @@ class LoadedAdapter:
     """Encoder layer to LoRA; empty for a head-only adapter."""
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All its tensors."""
+        pairs = [pair for layer in self.layers.values() for pair in (layer.qkv, layer.out, layer.up, layer.down)]
+        return (self.head.weight, self.head.bias, *(tensor for pair in pairs for tensor in (pair.down, *pair.ups)))
+
+    @property
     def byte_count(self) -> int:
         """Bytes of its tensors in memory."""
-        tensors = [self.head.weight, self.head.bias]
-        for layer in self.layers.values():
-            for pair in (layer.qkv, layer.out, layer.up, layer.down):
-                tensors += [pair.down, *pair.ups]
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proof:
+    """What a loaded version is proved against, and how its tensors lay when it was."""
+
+    adapter: LoadedAdapter
+    folder: Path
+    sealed: Fingerprint
+    stamp: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +85,7 @@ class LoraEngine:
         self._cache_folder = cache_folder
         self._frozen: dict[tuple[str, int], FrozenPrefix] = {}
         self._adapters: Mapping[AdapterDigest, LoadedAdapter] = {}
+        self._proofs: Mapping[AdapterDigest, Proof] = {}
         self._lock = threading.Lock()
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
@@ -89,14 +94,38 @@ class LoraEngine:
         found = adapter_digest(adapter.manifest)
         if found != digest:
             raise AdapterRefused(folder=folder, reason=f"it is {found}, not {digest}")
-        _prove(folder, read_fingerprint(folder), self.fingerprint(adapter, read_fingerprint(folder).probes))
+        proof = self._proved(adapter, folder, read_fingerprint(folder))
         with self._lock:
-            self._adapters = {**self._adapters, digest: adapter}
+            self._adapters, self._proofs = {**self._adapters, digest: adapter}, {**self._proofs, digest: proof}
+
+    def prove(self, digest: AdapterDigest) -> None:
+        """Compare what a loaded version answers now with what was sealed. Raises AdapterRefused, NotFound (kind `adapter`)."""
+        adapter, proof = self._adapters.get(digest), self._proofs.get(digest)
+        if adapter is None or proof is None:
+            raise NotFound(kind="adapter", name=digest)
+        proof = self._proved(adapter, proof.folder, proof.sealed, quick=True)
+        with self._lock:
+            if self._adapters.get(digest) is adapter:
+                self._proofs = {**self._proofs, digest: proof}
+
+    def touched(self, digests: AbstractSet[AdapterDigest]) -> frozenset[AdapterDigest]:
+        """Those of the loaded ``digests`` whose tensors, or whose base's, were written to or replaced since they were proved."""
+        adapters, proofs = self._adapters, self._proofs
+        bases: dict[str, tuple[int, ...]] = {}
+        found = set()
+        for digest in digests & adapters.keys():
+            adapter, proof = adapters[digest], proofs.get(digest)
+            if adapter.base.name not in bases:
+                bases[adapter.base.name] = stamp(adapter.base.tensors)
+            if proof is None or proof.adapter is not adapter or proof.stamp != bases[adapter.base.name] + stamp(adapter.tensors):
+                found.add(digest)
+        return frozenset(found)
 
     def unload(self, digest: AdapterDigest) -> None:
         """Forget it; a batch that is under way keeps what it began with."""
         with self._lock:
             self._adapters = {key: value for key, value in self._adapters.items() if key != digest}
+            self._proofs = {key: value for key, value in self._proofs.items() if key != digest}
 
     def loaded(self) -> frozenset[AdapterDigest]:
         """Digests of what answers."""
@@ -136,12 +165,10 @@ class LoraEngine:
         layers = {} if manifest.rung == "head" else fuse(read_lora(folder, base))
         return LoadedAdapter(manifest, base, Head(tensors["weight"], tensors["bias"]), layers)
 
-    def fingerprint(self, adapter: LoadedAdapter, probes: Sequence[str] = PROBES) -> Fingerprint:
-        """What an adapter answers on the probes, by the path of serving."""
-        output = _joined(list(self._outputs([(adapter, text) for text in probes])))
-        labels = tuple(adapter.manifest.labels[i] for i in output.logits.argmax(1))
-        scores = tuple(tuple(float(one) for one in row) for row in output.logits)
-        return Fingerprint(probes=tuple(probes), labels=labels, scores=scores)
+    def fingerprint(self, adapter: LoadedAdapter) -> Fingerprint:
+        """What is sealed of a version when it is judged."""
+        probes = probes_for(adapter.manifest.max_tokens)
+        return seal(self._observed(adapter, probes), probes, adapter.manifest.labels)
 
     def frozen(self, base: BaseModel, max_tokens: int) -> FrozenPrefix:
         """The cache of a base at a length, kept warm between calls."""
@@ -161,6 +188,28 @@ class LoraEngine:
         if manifest.base_digest.removeprefix("sha256:") != base.digest:
             raise AdapterRefused(folder=folder, reason=f"it was trained on {manifest.base_digest}, the base here is {base.digest}")
         return base
+
+    def _proved(self, adapter: LoadedAdapter, folder: Path, sealed: Fingerprint, *, quick: bool = False) -> Proof:
+        """The proof of a version. ``quick`` looks at the bare base only when something is off, to name the cause.
+
+        Raises AdapterRefused.
+        """
+        if adapter.layers and not any(bool(up.any()) for layer in adapter.layers.values() for up in layer.every_up):
+            raise AdapterRefused(folder=folder, reason="its LoRA does nothing, every B matrix is zero (no-op)")
+        lay = stamp(adapter.base.tensors) + stamp(adapter.tensors)  # before the look: a write during it asks for another proof
+        labels = adapter.manifest.labels
+        why = difference(sealed, self._observed(adapter, sealed.probes, base=not quick), labels)
+        if why is not None:
+            raise AdapterRefused(folder=folder, reason=difference(sealed, self._observed(adapter, sealed.probes), labels) or why)
+        return Proof(adapter, folder, sealed, lay)
+
+    def _observed(self, adapter: LoadedAdapter, probes: Sequence[str], *, base: bool = True) -> Observed:
+        """What the adapter, and the bare base in the same batch, make of the probes."""
+        bare = replace(adapter, layers={})
+        outputs = self._outputs([(adapter, text) for text in probes] + [(bare, text) for text in probes if base])
+        own, under = _joined(outputs[: len(probes)]), outputs[len(probes) :]
+        ids = adapter.base.token_ids(probes, adapter.manifest.max_tokens)
+        return Observed(ids, _joined(under).pooled if under else None, own.pooled, own.logits)
 
     def _frozen_output(self, adapter: LoadedAdapter, texts: Sequence[str]) -> Output:
         pooled = self.frozen(adapter.base, adapter.manifest.max_tokens).pooled(texts)
@@ -224,16 +273,3 @@ def _answers(adapter: LoadedAdapter, output: Output) -> list[Answer]:
 
 def _joined(outputs: Sequence[Output]) -> Output:
     return Output(np.concatenate([one.logits for one in outputs]), np.concatenate([one.pooled for one in outputs]))
-
-
-def _prove(folder: Path, sealed: Fingerprint, found: Fingerprint) -> None:
-    """Compare what the adapter answers now with what was sealed. A label may differ only where the sealed logits tie."""
-    if any(len(a) != len(b) for a, b in zip(sealed.scores, found.scores, strict=True)):
-        raise AdapterRefused(folder=folder, reason="its fingerprint has another number of labels")
-    gaps = np.abs(np.array(sealed.scores) - np.array(found.scores))
-    if float(gaps.max()) > FINGERPRINT_TOLERANCE:
-        raise AdapterRefused(folder=folder, reason=f"it does not answer as it did when it was judged (a logit is off by {gaps.max():.3g})")
-    for row, before, now in zip(sealed.scores, sealed.labels, found.labels, strict=True):
-        first, second = sorted(row, reverse=True)[:2]
-        if before != now and first - second > 2 * FINGERPRINT_TOLERANCE:
-            raise AdapterRefused(folder=folder, reason=f"it answers {now!r} to a probe where {before!r} was sealed")

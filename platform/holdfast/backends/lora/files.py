@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES, Fingerprint, Manifest, adapter_digest
+from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES, Fingerprint, Manifest, adapter_digest, fingerprint_from
 from holdfast.domain.ids import AdapterDigest
 from holdfast.domain.records import from_plain, to_plain
 from holdfast.errors import AdapterRefused, StorageRefused
@@ -102,14 +101,9 @@ def read_manifest(folder: Path) -> Manifest:
 def read_fingerprint(folder: Path) -> Fingerprint:
     """What the adapter answered when it was made. Raises AdapterRefused."""
     try:
-        plain = json.loads((folder / FINGERPRINT_NAME).read_text(encoding="utf-8"))
-        scores = tuple(tuple(float(one) for one in row) for row in plain["scores"])
-        found = Fingerprint(probes=tuple(plain["probes"]), labels=tuple(plain["labels"]), scores=scores)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return fingerprint_from(json.loads((folder / FINGERPRINT_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} cannot be read ({error})") from error
-    if not found.probes or not len(found.probes) == len(found.labels) == len(found.scores) or not _finite(found):
-        raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} is empty or uneven")
-    return found
 
 
 def finish_adapter(folder: Path, manifest: Manifest) -> AdapterDigest:
@@ -138,10 +132,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _finite(fingerprint: Fingerprint) -> bool:
-    return all(math.isfinite(one) for row in fingerprint.scores for one in row)
 
 
 def _flush(path: Path) -> None:

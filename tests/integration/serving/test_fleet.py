@@ -1,0 +1,136 @@
+"""Two replicas and two gateways on a real Ray, put there by the generated file and Ray's own `serve deploy`, with faults under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .clients import Clients
+from .stack import Stack, wait_for
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+FIRST, SECOND = "sha256:first", "sha256:second"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One replica at first; FIRST answers and SECOND answered before."""
+    with Stack(tmp_path_factory.mktemp("fleet"), replica_count=2, gateway_count=2, deadline_s=60.0, prove_s=0.5, drain_s=5.0) as stack:
+        stack.start_ray()
+        wait_for(lambda: _deployed(stack), "serve deploy is accepted", 120)
+        for number in (1, 2):
+            stack.start_gateway(number)
+        stack.assign("tickets", SECOND)
+        stack.assign("tickets", FIRST)
+        try:
+            for port in stack.settings.own_gateway_ports:
+                wait_for(lambda port=port: stack.get("/readyz", port=port)[0] == 200, "each gateway is ready", 240)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{stack.log('gateway')[-3000:]}\n{stack.log('ray')[-2000:]}") from None
+        wait_for(lambda: stack.predict("tickets", "ready?")[0] == 200, "the first route is followed")
+        yield stack
+
+
+def _deployed(stack: Stack) -> bool:
+    """The head's dashboard takes a few seconds until it takes deployments."""
+    if stack.get("/api/version", port=stack.settings.ports.ray_dashboard)[0] not in (200, 401):
+        return False
+    print(stack.serve_deploy(1))
+    return True
+
+
+def complete(stack: Stack, count: int) -> bool:
+    """Whether so many replicas live, and each says that it holds and proved all that is wanted."""
+    living = {f"twin-{pid}" for pid in stack.replica_pids()}
+    reports = [report for name, report in stack.reports().items() if name in living]
+    return len(reports) == count and all({FIRST, SECOND} == set(r.ready) == set(r.proved_at) for r in reports)
+
+
+def none_answered_incomplete(stack: Stack) -> bool:
+    return list((stack.settings.folder / "run").glob("incomplete-*")) == []
+
+
+def test_scale_out_under_load_fails_nothing_and_the_new_replica_holds_and_proves_all_before_it_answers(fleet: Stack) -> None:
+    wait_for(lambda: complete(fleet, 1), "the first replica is complete")
+    before = fleet.replica_pids()
+    with Clients(fleet, "scale") as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+        fleet.serve_deploy(2)
+        wait_for(lambda: complete(fleet, 2), "both hold and proved what the table says")
+        answered = clients.statuses[200]
+        wait_for(lambda: clients.statuses[200] > answered + 50, "traffic flows on")
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+    assert set(before) < set(fleet.replica_pids()), "the first replica was not started anew"
+    assert none_answered_incomplete(fleet)
+
+
+def test_kill_9_of_one_of_two_replicas_fails_nothing_and_its_successor_is_complete_before_it_answers(fleet: Stack) -> None:
+    wait_for(lambda: complete(fleet, 2), "both are complete")
+    before = set(fleet.replica_pids())
+    with Clients(fleet, "kill") as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+        os.kill(min(before), signal.SIGKILL)
+        wait_for(lambda: bool(set(fleet.replica_pids()) - before), "a successor runs")
+        wait_for(lambda: complete(fleet, 2), "both hold and proved what the table says")
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+    assert none_answered_incomplete(fleet)
+
+
+def test_a_version_that_fails_its_proof_on_one_replica_is_answered_by_the_other(fleet: Stack) -> None:
+    wait_for(lambda: complete(fleet, 2), "both are complete")
+    broken = min(fleet.replica_pids())
+    plant = fleet.settings.folder / "run" / f"broken-{broken}"
+    with Clients(fleet, "proof") as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+        beside = plant.with_suffix(".new")
+        beside.write_text(FIRST)
+        beside.replace(plant)
+        wait_for(lambda: FIRST in fleet.reports()[f"twin-{broken}"].refused, "the replica says that it refuses the version")
+        answered = clients.statuses[200]
+        wait_for(lambda: clients.statuses[200] > answered + 100, "traffic flows on")
+        assert "its head is another one" in fleet.reports()[f"twin-{broken}"].lapsed[FIRST]
+        plant.unlink()
+        wait_for(lambda: complete(fleet, 2), "it is loaded anew and proved")
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+
+
+def test_a_frozen_replica_is_survived(fleet: Stack) -> None:
+    wait_for(lambda: complete(fleet, 2), "both are complete")
+    frozen = min(fleet.replica_pids())
+    with Clients(fleet, "frozen") as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            answered, stopped = clients.statuses[200], time.monotonic()
+            wait_for(lambda: clients.statuses[200] > answered + 100 and time.monotonic() - stopped > 3, "traffic flows on")
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+
+
+def test_kill_9_of_one_of_two_gateways_is_not_seen_by_clients_that_retry_once(fleet: Stack) -> None:
+    with Clients(fleet, "gateway", retries=1) as clients:
+        wait_for(lambda: clients.statuses[200] > 50, "traffic flows")
+        fleet.end("gateway", signal.SIGKILL)
+        answered = clients.statuses[200]
+        wait_for(lambda: clients.statuses[200] > answered + 100, "traffic flows through the other")
+        fleet.start_gateway()
+        own = fleet.settings.own_gateway_ports[0]
+        wait_for(lambda: fleet.get("/readyz", port=own)[0] == 200, "it is back")
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+
+
+def test_the_gateways_share_the_port_and_answer_for_themselves_on_their_own(fleet: Stack) -> None:
+    for port in (fleet.settings.ports.gateway, *fleet.settings.own_gateway_ports):
+        assert fleet.get("/healthz", port=port)[0] == 200
+    assert Path(f"/proc/{fleet.processes['gateway-2'].pid}").exists()
