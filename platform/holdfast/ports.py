@@ -348,10 +348,15 @@ class Answer:
     prediction: Prediction
     embedding: Sequence[float]
     """[hidden], float16 values."""
+    tokens: tuple[int, int] = (0, 0)
+    """Tokens of the whole text, and how many of them were read (fewer when it was cut); zeros where nobody counted."""
 
 
 class InferenceEngine(Protocol):
-    """One base model in memory and the adapters on it. Answers a batch that mixes adapters in one pass."""
+    """One base model in memory and the adapters on it. Answers a batch that mixes adapters in one pass.
+
+    A question whose digest is ``ids.bare(base)`` asks the base itself: an empty label, confidence 1, and the pooled vector.
+    """
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """Load beside what is there and prove it by its fingerprint. Raises AdapterRefused; what was loaded stays."""

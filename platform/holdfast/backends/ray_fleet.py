@@ -28,9 +28,9 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024
 CPU_COUNT = 2
 """Slots, not cores: a replica takes a tenth of one, a training job's entrypoint none. Few slots, few idle workers."""
 WireQuestion = tuple[str, str]
-"""Digest of the adapter, text."""
-WireAnswer = tuple[str, float, bytes] | str
-"""Label, confidence, embedding as little-endian float16; or why there is no answer."""
+"""Digest of the adapter (or what `ids.bare` makes of a base), text."""
+WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
+"""Label, confidence, embedding as little-endian float16, tokens of the text and of what was read of it; or why there is no answer."""
 
 
 class RayPorts(Protocol):

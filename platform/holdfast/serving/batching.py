@@ -17,8 +17,8 @@ from holdfast.errors import DeadlinePassed, Overloaded, PartUnavailable
 log = logging.getLogger("holdfast.serving")
 Question = tuple[str, str]
 """Digest of the adapter, text."""
-Answer = tuple[str, float, bytes]
-"""Label, confidence, embedding as little-endian float16."""
+Answer = tuple[str, float, bytes, tuple[int, int]]
+"""Label, confidence, embedding as little-endian float16, tokens of the whole text and of what was read of it."""
 Ask = Callable[[Sequence[Question]], Awaitable[Sequence[Answer | str]]]
 """Asks a replica. A text in place of an answer says why that question has none; PartUnavailable: ask all again."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0

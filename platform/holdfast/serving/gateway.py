@@ -156,7 +156,7 @@ class _Door:
         if self._state.buffer is None:
             return False
         now, kept = self._state.clock(), True
-        for one, (label, confidence, embedding) in zip(chosen, answers, strict=True):
+        for one, (label, confidence, embedding, _) in zip(chosen, answers, strict=True):
             capture = Capture(
                 capture_id=CaptureId(one.request_id),
                 task=TaskName(route.task),

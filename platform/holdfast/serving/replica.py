@@ -14,14 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
-from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.ids import AdapterDigest, base_asked
 from holdfast.domain.routing import ReplicaReport, versions_wanted
 from holdfast.errors import HoldfastError
 from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
 
 log = logging.getLogger("holdfast.serving")
 WireQuestion = tuple[str, str]
-WireAnswer = tuple[str, float, bytes] | str
+WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
 UNLOAD_AFTER_S = 60.0
 """A version nobody wants stays for so long: longer than any request that may still name it."""
 TRY_AGAIN_S = 5.0
@@ -97,10 +97,11 @@ class ReplicaWorker:
 
     def answer(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
         """One answer per question, in order; a text where there is none, saying why."""
-        missing = {AdapterDigest(d) for d, _ in questions} - self._engine.loaded()
+        bases = {d for d, _ in questions if base_asked(AdapterDigest(d)) is not None}
+        missing = {AdapterDigest(d) for d, _ in questions if d not in bases} - self._engine.loaded()
         for digest in missing:
             self._hold(digest)
-        loaded = self._engine.loaded() if missing else None
+        loaded = self._engine.loaded() | bases if missing else None
         asked = [Question(digest=AdapterDigest(d), text=t) for d, t in questions if loaded is None or d in loaded]
         answers = iter(self._engine.answer(asked) if asked else ())
         return [
@@ -169,4 +170,4 @@ class ReplicaWorker:
 
 def _wire(answer: Answer) -> WireAnswer:
     embedding = np.asarray(answer.embedding, dtype="<f2").tobytes()
-    return (answer.prediction.label, float(answer.prediction.confidence), embedding)
+    return (answer.prediction.label, float(answer.prediction.confidence), embedding, answer.tokens)

@@ -55,7 +55,7 @@ class Place:
     @staticmethod
     async def ask(questions: Sequence[Question]) -> list[Answer | str]:
         """The label is the adapter's digest."""
-        return [(digest, 0.875, b"\x00\x3c" * 8) for digest, _ in questions]
+        return [(digest, 0.875, b"\x00\x3c" * 8, (3, 3)) for digest, _ in questions]
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def _cannot(questions: Sequence[Question]) -> list[Answer | str]:
 
 
 async def _broken(questions: Sequence[Question]) -> list[Answer | str]:
-    return [("label", 1.0, b"odd")]
+    return [("label", 1.0, b"odd", (3, 3))]
 
 
 @pytest.mark.parametrize(
