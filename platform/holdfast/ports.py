@@ -18,7 +18,7 @@ from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
 from holdfast.domain.datasets import DatasetSnapshot, SnapshotRow
 from holdfast.domain.drift import DriftReport
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
@@ -58,6 +58,10 @@ class Versions(Protocol):
     def find(self, digest: AdapterDigest) -> AdapterVersion | None: ...
     def of_task(self, task: TaskName) -> tuple[AdapterVersion, ...]:
         """In order of number."""
+        ...
+
+    def all(self) -> tuple[AdapterVersion, ...]:
+        """In order of task and number."""
         ...
 
 
@@ -261,6 +265,10 @@ class CaptureLog(Protocol):
 
         Raises NotFound (kind `capture`) at the first label whose capture is unknown for that task.
         """
+        ...
+
+    def tasks_of(self, ids: Sequence[CaptureId]) -> Mapping[CaptureId, TaskName]:
+        """The task of every capture that is stored; what is not stored is absent."""
         ...
 
     def after(self, task: TaskName, seq: int, limit: int = 1_000) -> tuple[Capture, ...]:
