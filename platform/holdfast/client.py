@@ -183,6 +183,14 @@ class Client:
         answers: list[Json] = self._predict(task, {"items": [dict(item) for item in items]})["answers"]
         return answers
 
+    def give_feedback(self, labels: Sequence[Mapping[str, str]]) -> int:
+        """Labels of answers, ``[{request_id, label, task?, source?}]``, taken by the data plane at once; how many were taken.
+
+        A label may come before its capture is in the log; it joins it there. Raises LabelUnknown and NotFound where a task is named.
+        """
+        body = {"items": [dict(label) for label in labels]}
+        return int(_object(self._ask("POST", f"{self.gateway_url}/v1/feedback", "the gateway", json=body))["accepted_count"])
+
     def api_ready(self) -> bool:
         """Whether the control plane can work."""
         return self._is_ready(self.api_url)

@@ -9,6 +9,8 @@ begins with ``Mend:`` says what to do next. Both are formatted with the fields.
     |   |-- DataInvalid
     |   |-- RequestInvalid
     |   |-- BodyTooLarge
+    |   |-- RequestUnfinished
+    |   |-- TooManyTokens
     |   |-- LabelUnknown
     |   |-- AdapterRefused
     |   `-- BaseModelRefused
@@ -16,6 +18,7 @@ begins with ``Mend:`` says what to do next. Both are formatted with the fields.
     |-- NotPermitted             no key, a wrong key, or a revoked one
     |-- Conflict                 the world moved on; look again and decide again
     |   |-- StaleGeneration
+    |   |-- VersionNotHeld
     |   |-- LeaseLost
     |   |-- AlreadyExists
     |   |-- HomeInUse
@@ -116,6 +119,24 @@ class BodyTooLarge(BadInput):
     code = "body_too_large"
 
 
+class RequestUnfinished(BadInput):
+    """The request did not arrive whole within {seconds} s.
+
+    Mend: send it again; nothing of it was used.
+    """
+
+    code = "request_unfinished"
+
+
+class TooManyTokens(BadInput):
+    """The text at {place} has {count} tokens, and task {task} reads {limit}.
+
+    Mend: shorten the text, or set `overlong: truncate` in the contract to have it cut.
+    """
+
+    code = "too_many_tokens"
+
+
 class LabelUnknown(BadInput):
     """The label {label!r} is not one of the labels of task {task}.
 
@@ -177,6 +198,15 @@ class StaleGeneration(Conflict):
     """
 
     code = "stale_generation"
+
+
+class VersionNotHeld(Conflict):
+    """The version {name} ({digest}) exists, but no replica holds it.
+
+    Mend: ask for the task itself, or make the version champion or challenger; replicas load those.
+    """
+
+    code = "version_not_held"
 
 
 class LeaseLost(Conflict):

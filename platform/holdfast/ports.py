@@ -19,7 +19,7 @@ from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
 from holdfast.domain.datasets import DatasetSnapshot, SnapshotRow
 from holdfast.domain.drift import DriftReport
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
@@ -59,6 +59,10 @@ class Versions(Protocol):
     def find(self, digest: AdapterDigest) -> AdapterVersion | None: ...
     def of_task(self, task: TaskName) -> tuple[AdapterVersion, ...]:
         """In order of number."""
+        ...
+
+    def all(self) -> tuple[AdapterVersion, ...]:
+        """In order of task and number."""
         ...
 
 
@@ -264,6 +268,10 @@ class CaptureLog(Protocol):
         """
         ...
 
+    def tasks_of(self, ids: Sequence[CaptureId]) -> Mapping[CaptureId, TaskName]:
+        """The task of every capture that is stored; what is not stored is absent."""
+        ...
+
     def after(self, task: TaskName, seq: int, limit: int = 1_000) -> tuple[Capture, ...]:
         """Captures of a task with a higher seq, in order."""
         ...
@@ -349,10 +357,15 @@ class Answer:
     prediction: Prediction
     embedding: Sequence[float]
     """[hidden], float16 values."""
+    tokens: tuple[int, int] = (0, 0)
+    """Tokens of the whole text, and how many of them were read (fewer when it was cut); zeros where nobody counted."""
 
 
 class InferenceEngine(Protocol):
-    """One base model in memory and the adapters on it. Answers a batch that mixes adapters in one pass."""
+    """One base model in memory and the adapters on it. Answers a batch that mixes adapters in one pass.
+
+    A question whose digest is ``ids.bare(base)`` asks the base itself: an empty label, confidence 1, and the pooled vector.
+    """
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """Load beside what is there and prove it by its fingerprint. Raises AdapterRefused; what was loaded stays."""

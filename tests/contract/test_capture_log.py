@@ -68,6 +68,8 @@ def test_counts_and_last_seq_are_of_one_task(database: Database) -> None:
     log = database.log()
     assert (log.count(TASK), log.label_count(TASK), log.last_seq(TASK)) == (0, 0, 0)
     log.append([a_capture(1), a_capture(2), a_capture(3, task=OTHER)])
+    assert log.tasks_of([a_capture(1).capture_id, a_capture(99).capture_id]) == {a_capture(1).capture_id: a_capture(1).task}
+    assert log.tasks_of([]) == {}
     log.label([a_label(1)])
     assert (log.count(TASK), log.label_count(TASK), log.count(OTHER), log.label_count(OTHER)) == (2, 1, 1, 0)
     assert log.last_seq(TASK) == log.after(TASK, 0)[-1].seq < log.last_seq(OTHER)

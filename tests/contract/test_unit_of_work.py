@@ -135,6 +135,8 @@ def test_versions_come_by_number_and_are_replaced_by_digest(database: Database) 
         work.versions.put(a_version())
         work.versions.put(a_version(run_id="run-1"))
         assert [(v.number, v.run_id) for v in work.versions.of_task(TASK)] == [(1, "run-1"), (2, None)]
+        work.versions.put(a_version(digest=a_digest("other"), task=TaskName("alpha"), number=7))
+        assert [(v.task, v.number) for v in work.versions.all()] == [("alpha", 7), (TASK, 1), (TASK, 2)]
 
 
 def test_two_adapters_cannot_have_the_same_number(database: Database) -> None:

@@ -19,7 +19,8 @@ from holdfast.backends.lora.files import FINGERPRINT_NAME, HEAD_NAME, LORA_CONFI
 from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.lora_format import LoraWeights, start_lora
 from holdfast.backends.lora.scoring import Weights, write_weights
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
+from holdfast.domain.captures import Prediction
+from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, bare
 from holdfast.domain.retraining import TrainingPlan
 from holdfast.domain.tasks import LoraSpec
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
@@ -126,6 +127,29 @@ def test_a_cache_of_embeddings_changes_no_answer(pin: tuple[str, str], engine: L
 def test_an_adapter_that_is_not_loaded_is_not_found(engine: LoraEngine) -> None:
     with pytest.raises(NotFound):
         engine.answer([Question(digest=AdapterDigest("sha256:none"), text="x")])
+
+
+def test_an_answer_says_how_many_tokens_its_text_has_and_how_many_were_read(engine: LoraEngine, tmp_path: Path) -> None:
+    digest = make_adapter(tmp_path / "a", engine, seed=1)
+    engine.load(digest, tmp_path / "a")
+    limit = engine.read(tmp_path / "a").manifest.max_tokens
+    short, long = engine.answer([Question(digest=digest, text="order refund"), Question(digest=digest, text="order " * 500)])
+    assert short.tokens == (4, 4)
+    assert long.tokens == (502, limit)
+    cut = engine.answer([Question(digest=digest, text="order " * (limit - 2))])[0]
+    assert (cut.prediction.label, list(cut.embedding)) == (long.prediction.label, list(long.embedding))
+
+
+def test_a_base_is_asked_by_its_name_beside_adapters_and_an_unknown_one_is_not_found(engine: LoraEngine, tmp_path: Path) -> None:
+    digest = make_adapter(tmp_path / "a", engine, seed=1)
+    engine.load(digest, tmp_path / "a")
+    name = engine.read(tmp_path / "a").base.name
+    answers = engine.answer([Question(digest=d, text="where is my order") for d in (digest, bare(name), digest)])
+    assert answers[1].prediction == Prediction(label="", confidence=1.0)
+    assert list(answers[1].embedding) != list(answers[0].embedding)
+    assert engine.loaded() == {digest}
+    with pytest.raises(NotFound):
+        engine.answer([Question(digest=bare("nowhere"), text="x")])
 
 
 def break_head_rows(folder: Path) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.routing import COUNTED_ROUTES
 from holdfast.ports import CaptureLog, House
 
 NEWEST_CAPTURES = 4_000
@@ -110,12 +111,12 @@ class Series:
         found = log.labelled_since(self._task, newest[0].seq) if newest else ()
         if found:
             self._cursor = max(r.label.seq for r in found)
-        return [_row(r) for r in found]
+        return [_row(r) for r in found if r.capture.route in COUNTED_ROUTES]
 
     def _go_on(self, log: CaptureLog, cursor: int) -> list[LabelledRow]:
         fresh: list[LabelledRow] = []
         while page := log.labelled_after(self._task, cursor, 1_000):
-            fresh += [_row(r) for r in page]
+            fresh += [_row(r) for r in page if r.capture.route in COUNTED_ROUTES]
             self._cursor = cursor = page[-1].label.seq
             if len(fresh) >= NEWEST_CAPTURES:  # far behind: the newest captures alone are quicker
                 return self._begin(log)

@@ -31,9 +31,9 @@ CPU_COUNT = 2
 ELSEWHERE = 2
 """Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
 WireQuestion = tuple[str, str]
-"""Digest of the adapter, text."""
-WireAnswer = tuple[str, float, bytes] | str
-"""Label, confidence, embedding as little-endian float16; or why there is no answer."""
+"""Digest of the adapter (or what `ids.bare` makes of a base), text."""
+WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
+"""Label, confidence, embedding as little-endian float16, tokens of the text and of what was read of it; or why there is no answer."""
 
 
 class RayPorts(Protocol):

@@ -152,10 +152,10 @@ class LateLabels:
                 self._post(due[start : start + LABELS_A_CALL])
 
     def _post(self, due: list[Answered]) -> None:
-        """All or none; what was refused (its capture may still be on its way) is sent again."""
-        labels = [{"capture_id": f"{self._run}-{one.ticket.index:06d}", "value": one.ticket.label, "source": "agents"} for one in due]
+        """What was refused (the gateway may be on its way up) is sent again."""
+        labels = [{"request_id": f"{self._run}-{one.ticket.index:06d}", "label": one.ticket.label, "source": "agents"} for one in due]
         try:
-            self._client.add_labels(self._task, labels)
+            self._client.give_feedback([label | {"task": self._task} for label in labels])
         except HoldfastError:
             return
         posted = {id(one) for one in due}

@@ -13,7 +13,7 @@ from holdfast.cli.context import AsJson, Task, client_of
 from holdfast.errors import RequestInvalid
 
 BATCH_ROWS = 500
-"""Labels in one request; each request is stored whole or not at all."""
+"""Labels in one request; a request with a label that cannot be right is refused whole."""
 
 
 def register(app: typer.Typer) -> None:
@@ -47,14 +47,14 @@ def label(
     file: Annotated[Path | None, typer.Option("--file", help="File with the columns capture_id and label.", show_default=False)] = None,
     source: Annotated[str, typer.Option("--source", help="Who says so.")] = "person",
 ) -> None:
-    """Store what was right: for one capture, or for a file of them."""
+    """Say what was right: for one capture, or for a file of them."""
     pairs = _pairs(capture, value, file)
-    stored = 0
+    taken = 0
     with client_of(context) as client:
         for start in range(0, len(pairs), BATCH_ROWS):
-            part = [{"capture_id": c, "value": v, "source": source} for c, v in pairs[start : start + BATCH_ROWS]]
-            stored += client.add_labels(task, part)["stored_count"]
-    show.line(f"{stored} labels stored, {len(pairs) - stored} were known")
+            part = [{"request_id": c, "label": v, "source": source, "task": task} for c, v in pairs[start : start + BATCH_ROWS]]
+            taken += client.give_feedback(part)
+    show.line(f"{taken} labels taken; each joins its capture as soon as that is in the log")
 
 
 def _pairs(capture: str | None, value: str | None, file: Path | None) -> tuple[tuple[str, str], ...]:

@@ -60,6 +60,18 @@ class Label:
     seq: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """A label as a caller of the data plane gives it: by request id, perhaps before its capture is in the log."""
+
+    capture_id: CaptureId
+    task: TaskName | None
+    """As the caller says; None leaves it to the capture."""
+    value: str
+    source: str
+    given_at: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabelledCapture:
     """A capture joined with its newest label."""

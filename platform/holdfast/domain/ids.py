@@ -20,6 +20,7 @@ PromotionId = NewType("PromotionId", str)
 ReportId = NewType("ReportId", str)
 SnapshotDigest = NewType("SnapshotDigest", str)
 
+_BARE = "base:"
 TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -33,6 +34,20 @@ def derive(prefix: str, *parts: object) -> str:
     """
     text = "\x1f".join(str(part) for part in parts)
     return f"{prefix}_{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+
+def bare(base: str) -> AdapterDigest:
+    """What stands in place of an adapter's digest when a base is asked without any adapter.
+
+    >>> bare("minilm"), base_asked(bare("minilm")), base_asked(AdapterDigest("sha256:00"))
+    ('base:minilm', 'minilm', None)
+    """
+    return AdapterDigest(f"{_BARE}{base}")
+
+
+def base_asked(digest: AdapterDigest) -> str | None:
+    """The base that is asked without an adapter; None when the digest names an adapter."""
+    return digest.removeprefix(_BARE) if digest.startswith(_BARE) else None
 
 
 def is_task_name(text: str) -> bool:

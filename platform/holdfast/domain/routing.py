@@ -10,7 +10,10 @@ from typing import Literal
 
 from holdfast.domain.ids import AdapterDigest, TaskName
 
-RouteName = Literal["champion", "canary", "shadow"]
+RouteName = Literal["champion", "canary", "shadow", "pinned"]
+"""`pinned`: the caller named the version; `shadow`: a copy whose answer nobody got."""
+COUNTED_ROUTES: frozenset[RouteName] = frozenset({"champion", "canary"})
+"""Answers that speak for a version's quality: whose traffic was drawn by chance. Who names a version chooses its inputs too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,8 @@ class Assignment:
     previous: AdapterDigest | None
     challenger: AdapterDigest | None = None
     share_canary: float = 0.0
+    shadow: bool = False
+    """Whether the challenger gets copies of what the champion answers."""
     generation: int
     """Grows with every change of any assignment; never given twice."""
     changed_at: datetime
@@ -75,23 +80,25 @@ class ReplicaReport:
     reported_at: datetime
 
 
-def choose(route: Route, request_id: str) -> Choice:
-    """The version for one request: champion, or canary by a stable hash of the request id. A replayed id takes the same way.
+def choose(route: Route, key: str) -> Choice:
+    """The version for one request: champion, or canary by a stable hash of ``key``. A replayed key takes the same way.
+
+    The key is the request id, or what the caller names in its place so that all requests of one session take the same way.
 
     >>> from holdfast.domain.ids import AdapterDigest, TaskName
     >>> route = Route(task=TaskName("t"), champion=AdapterDigest("a"), generation=1)
     >>> choose(route, "r1").route
     'champion'
     """
-    if route.challenger is not None and share_of(route.task, request_id) < route.share_canary:
+    if route.challenger is not None and share_of(route.task, key) < route.share_canary:
         return Choice(digest=route.challenger, route="canary", generation=route.generation)
     shadow = route.challenger if route.shadow else None
     return Choice(digest=route.champion, route="champion", generation=route.generation, shadow=shadow)
 
 
-def share_of(task: str, request_id: str) -> float:
-    """A number in 0..1 that depends on nothing but its arguments, uniform over request ids."""
-    raw = hashlib.blake2b(f"{task}\x1f{request_id}".encode(), digest_size=8).digest()
+def share_of(task: str, key: str) -> float:
+    """A number in 0..1 that depends on nothing but its arguments, uniform over keys."""
+    raw = hashlib.blake2b(f"{task}\x1f{key}".encode(), digest_size=8).digest()
     return int.from_bytes(raw, "big") / 2**64
 
 
@@ -102,6 +109,7 @@ def route_of(assignment: Assignment) -> Route:
         champion=assignment.champion,
         challenger=assignment.challenger,
         share_canary=assignment.share_canary,
+        shadow=assignment.shadow,
         generation=assignment.generation,
     )
 

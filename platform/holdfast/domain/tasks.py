@@ -99,6 +99,8 @@ class TaskContract:
     description: str = ""
     base: str = "minilm"
     max_tokens: int = field(default=128, metadata=_limits(8, 512))
+    overlong: Literal["truncate", "refuse"] = "truncate"
+    """A text of more tokens is cut, and its answer says `truncated` (truncate), or it gets no answer (refuse)."""
     latency_budget_ms: float = field(default=250.0, metadata=_limits(1.0, 1e6))
     cost_ceiling_per_1k: float | None = field(default=None, metadata=_limits(0.0, 1e6))
     """Highest cost of a thousand predictions, in the currency of the price settings; absent means no ceiling."""

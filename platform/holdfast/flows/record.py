@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from holdfast.domain.captures import Capture, Label
+from holdfast.domain.captures import Capture, Feedback, Label
 from holdfast.domain.ids import TaskName
-from holdfast.errors import LabelUnknown
-from holdfast.ports import CaptureLog, House
+from holdfast.domain.tasks import TaskContract
+from holdfast.errors import BadInput, LabelUnknown
+from holdfast.ports import CaptureLog, House, UnitOfWork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What became of some feedback."""
+
+    stored_count: int
+    """New in the log; the rest of what was taken was known there already."""
+    unmatched: tuple[Feedback, ...]
+    """Of captures that are not in the log, or not yet."""
+    refused: tuple[tuple[Feedback, str], ...]
+    """What can never be stored, each with the reason."""
 
 
 def record_captures(log: CaptureLog, captures: Sequence[Capture]) -> int:
@@ -29,8 +43,53 @@ def record_labels(house: House, task: TaskName, labels: Sequence[Label]) -> int:
     """
     with house.unit_of_work() as work:
         contract = work.contracts.get(task)
-    known = frozenset(contract.labels)
     for label in labels:
-        if label.value not in known and not contract.labels_open:
-            raise LabelUnknown(label=label.value, task=task, known=", ".join(contract.labels[:50]))
+        check_label(contract, label.value)
     return house.log.label(labels) if labels else 0
+
+
+def check_label(contract: TaskContract, value: str) -> None:
+    """Raises LabelUnknown when a value cannot be the right answer under a contract."""
+    if value not in contract.labels and not contract.labels_open:
+        raise LabelUnknown(label=value, task=contract.task, known=", ".join(contract.labels[:50]))
+
+
+def record_feedback(unit_of_work: Callable[[], UnitOfWork], log: CaptureLog, given: Sequence[Feedback]) -> Delivered:
+    """Store those labels whose capture is known; say which are not, and which never will be. Storing twice is storing once.
+
+    Raises:
+        StorageRefused, PartUnavailable: the log does not answer; a part may be stored, so give all of it again later.
+    """
+    tasks = log.tasks_of([one.capture_id for one in given])
+    with unit_of_work() as work:
+        contracts = {contract.task: contract for contract in work.contracts.all() if contract.task in set(tasks.values())}
+    labels: list[tuple[Feedback, Label]] = []
+    refused: list[tuple[Feedback, str]] = []
+    for one in given:
+        if one.capture_id in tasks:
+            try:
+                labels.append((one, _label(one, tasks[one.capture_id], contracts)))
+            except BadInput as error:
+                refused.append((one, error.message))
+    stored = _store(log, labels, refused)
+    unmatched = tuple(one for one in given if one.capture_id not in tasks)
+    return Delivered(stored_count=stored, unmatched=unmatched, refused=tuple(refused))
+
+
+def _store(log: CaptureLog, labels: Sequence[tuple[Feedback, Label]], refused: list[tuple[Feedback, str]]) -> int:
+    """All at once; one by one where the log will not have one of them."""
+    try:
+        return log.label([label for _, label in labels]) if labels else 0
+    except BadInput as error:
+        if len(labels) == 1:
+            refused.append((labels[0][0], error.message))
+            return 0
+    return sum(_store(log, [pair], refused) for pair in labels)
+
+
+def _label(one: Feedback, task: TaskName, contracts: Mapping[TaskName, TaskContract]) -> Label:
+    if one.task is not None and one.task != task:
+        raise BadInput(problem=f"The capture {one.capture_id} is of task {task}, not of {one.task}.")
+    if task in contracts:
+        check_label(contracts[task], one.value)
+    return Label(capture_id=one.capture_id, task=task, value=one.value, source=one.source, labelled_at=one.given_at)

@@ -17,6 +17,7 @@ from holdfast.domain.ids import AdapterDigest, AlertId, RetrainingId, TaskName, 
 from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.records import Plain
 from holdfast.domain.retraining import ENDED, Go, Hold, Retraining, decide
+from holdfast.domain.routing import COUNTED_ROUTES
 from holdfast.domain.tasks import TaskContract
 from holdfast.flows.serving_alert import respond_to_refusals
 from holdfast.flows.watch import of_version, scorers_of
@@ -112,7 +113,8 @@ def _find(house: House, scene: _Scene, alarms: Sequence[MonitorReading]) -> _Fin
     living = next((a for a in mine if a.state in LIVING), None)
     onset = living.onset_seq if living else alarms[0].onset_seq
     task = scene.contract.task
-    labelled = [row for row in house.log.labelled_since(task, onset) if row.capture.adapter_digest == scene.champion]
+    since = house.log.labelled_since(task, onset)
+    labelled = [r for r in since if r.capture.adapter_digest == scene.champion and r.capture.route in COUNTED_ROUTES]
     diagnosis = _diagnosis(house, scene, alarms, onset, labelled, living=living)
     names = tuple(r.monitor for r in alarms)
     if living is not None:

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from holdfast.errors import PortInUse
 from holdfast.settings import Settings
 
-BACKLOG = 2048
-"""Connections the kernel holds while the event loop is busy."""
-
 
 def listen(settings: Settings, number: int) -> list[socket.socket]:
     """The sockets of gateway ``number`` (from 1), not listening yet.

@@ -22,6 +22,18 @@ class GatewayMetrics:
         )
         self.rows = Counter("holdfast_predictions_total", "Texts answered, by task and route.", ["task", "route"], registry=self.registry)
 
+        self.cached_rows = Counter(
+            "holdfast_cached_predictions_total", "Texts answered from the result cache, by task; counted in predictions too.", ["task"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.truncated_rows = Counter(
+            "holdfast_truncated_predictions_total", "Texts of which only a part was read, by task.", ["task"], registry=self.registry
+        )
+        self.shadows = Counter(
+            "holdfast_shadow_copies_total", "Copies for a challenger: answered, dropped under load, failed.", ["task", "outcome"],
+            registry=self.registry,
+        )  # fmt: skip
+
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks."""
         Gauge(name, text, registry=self.registry).set_function(value)

@@ -17,14 +17,14 @@ from typing import Protocol
 
 import numpy as np
 
-from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.ids import AdapterDigest, base_asked
 from holdfast.domain.routing import ReplicaReport, versions_wanted
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
 
 log = logging.getLogger("holdfast.serving")
 WireQuestion = tuple[str, str]
-WireAnswer = tuple[str, float, bytes] | str
+WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
 WireReply = tuple[str, list[WireAnswer]]
 """Ray's id of the replica, and its answers."""
 UNLOAD_AFTER_S = 60.0
@@ -120,15 +120,16 @@ class ReplicaWorker:
 
     def answer(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
         """One answer per question, in order; a text where there is none, saying why."""
-        named = {AdapterDigest(d) for d, _ in questions}
+        bases = {AdapterDigest(d) for d, _ in questions if base_asked(AdapterDigest(d)) is not None}
+        named = {AdapterDigest(d) for d, _ in questions} - bases
         for digest in named - self._engine.loaded():
             self._hold(digest)
         for digest in self._engine.touched(named):
             self._prove(digest)
-        loaded, lapses = self._engine.loaded(), dict(self._lapsed)
-        asked = [Question(digest=AdapterDigest(d), text=t) for d, t in questions if d in loaded]
+        ready, lapses = self._engine.loaded() | bases, dict(self._lapsed)
+        asked = [Question(digest=AdapterDigest(d), text=t) for d, t in questions if d in ready]
         answers = iter([_wire(one) for one in self._engine.answer(asked)] if asked else ())
-        found: list[WireAnswer] = [next(answers) if d in loaded else "the version is not loaded" for d, _ in questions]
+        found: list[WireAnswer] = [next(answers) if d in ready else "the version is not loaded" for d, _ in questions]
         return [self._passed(AdapterDigest(d), one, lapses) for (d, _), one in zip(questions, found, strict=True)]
 
     def _passed(self, digest: AdapterDigest, answer: WireAnswer, lapses: Mapping[AdapterDigest, tuple[str, float]]) -> WireAnswer:
@@ -238,4 +239,4 @@ def _reason(error: Exception) -> str:
 
 def _wire(answer: Answer) -> WireAnswer:
     embedding = np.asarray(answer.embedding, dtype="<f2").tobytes()
-    return (answer.prediction.label, float(answer.prediction.confidence), embedding)
+    return (answer.prediction.label, float(answer.prediction.confidence), embedding, answer.tokens)

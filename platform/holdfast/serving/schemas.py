@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from holdfast.domain.captures import MAX_TEXT_CHARS
+from holdfast.domain.captures import MAX_TEXT_CHARS, unstorable
 from holdfast.errors import RequestInvalid
 
 BODY_BYTES = 4 << 20
 """A larger body is refused before it is read to its end."""
 MAX_ITEMS = 256
 """Texts in one request."""
+MAX_LABELS = 1000
+"""Labels in one request."""
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 REQUEST_ID = r"^[A-Za-z0-9._:/-]{1,128}$"
 _REQUEST_ID = re.compile(REQUEST_ID)
@@ -39,8 +41,32 @@ class Items(BaseModel):
     items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
+class FeedbackItem(BaseModel):
+    """The right label of one answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    request_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    label: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    task: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
+    """Where it is given, a wrong label is refused at once; else it is found out when the label meets its capture."""
+    source: Annotated[str, StringConstraints(min_length=1, max_length=120)] | None = None
+    """Who says so; the name of the key when absent."""
+
+
+class FeedbackItems(BaseModel):
+    """Several labels."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MAX_LABELS)]
+
+
 _ONE: TypeAdapter[Item] = TypeAdapter(Item)
 _MANY: TypeAdapter[Items] = TypeAdapter(Items)
+_LABEL: TypeAdapter[FeedbackItem] = TypeAdapter(FeedbackItem)
+_LABELS: TypeAdapter[FeedbackItems] = TypeAdapter(FeedbackItems)
+Read = TypeVar("Read")
 
 
 def read_body(raw: bytes) -> tuple[list[Item], bool]:
@@ -49,20 +75,44 @@ def read_body(raw: bytes) -> tuple[list[Item], bool]:
     Raises:
         RequestInvalid: with the place of the first mistake.
     """
+    check_utf8(raw)
+    several = raw.lstrip().startswith(b"{") and b'"items"' in raw and b'"text"' not in raw.split(b'"items"', 1)[0]
+    remedy = 'send {"text": "…"} or {"items": [{"text": "…"}]}'
+    items = read_as(_MANY, raw, remedy).items if several else [read_as(_ONE, raw, remedy)]
+    for index, item in enumerate(items):
+        check_text(item.text, f"items.{index}.text" if several else "text")
+    return items, several
+
+
+def read_feedback(raw: bytes) -> list[FeedbackItem]:
+    """The labels of a request. Raises RequestInvalid, with the place of the first mistake."""
+    check_utf8(raw)
+    remedy = 'send {"request_id": "…", "label": "…"} or {"items": [{"request_id": "…", "label": "…"}]}'
+    several = raw.lstrip().startswith(b"{") and b'"items"' in raw and b'"label"' not in raw.split(b'"items"', 1)[0]
+    items = read_as(_LABELS, raw, remedy).items if several else [read_as(_LABEL, raw, remedy)]
+    for item in items:
+        for place, text in {"request_id": item.request_id, "label": item.label, "source": item.source or ""}.items():
+            if (problem := unstorable(text)) is not None:
+                raise RequestInvalid(place=place, problem=problem, remedy="send well-formed text without NUL")
+    return items
+
+
+def check_utf8(raw: bytes) -> None:
+    """Raises RequestInvalid on a body that is not UTF-8."""
     try:
         raw.decode()
     except UnicodeDecodeError as error:
         raise RequestInvalid(place=f"byte {error.start}", problem="the body is not UTF-8", remedy="send JSON in UTF-8") from error
-    several = raw.lstrip().startswith(b"{") and b'"items"' in raw and b'"text"' not in raw.split(b'"items"', 1)[0]
+
+
+def read_as(kind: TypeAdapter[Read], raw: bytes, remedy: str) -> Read:
+    """The value of a JSON body. Raises RequestInvalid, with the place of the first mistake."""
     try:
-        items = _MANY.validate_json(raw).items if several else [_ONE.validate_json(raw)]
+        return kind.validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise RequestInvalid(place=place, problem=first["msg"], remedy='send {"text": "…"} or {"items": [{"text": "…"}]}') from error
-    for index, item in enumerate(items):
-        check_text(item.text, f"items.{index}.text" if several else "text")
-    return items, several
+        raise RequestInvalid(place=place, problem=first["msg"], remedy=remedy) from error
 
 
 def is_request_id(text: str) -> bool:

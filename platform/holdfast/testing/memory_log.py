@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
 from holdfast.domain.captures import Capture, Label, LabelledCapture, check_storable
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.testing.write_lock import WriteLock
 
@@ -54,6 +54,10 @@ class MemoryCaptureLog:
                 if capture is None or capture.task != label.task:
                     raise NotFound(kind="capture", name=label.capture_id)
             return sum(self._store(label) for label in labels)
+
+    def tasks_of(self, ids: Sequence[CaptureId]) -> Mapping[CaptureId, TaskName]:
+        """See the port."""
+        return {capture_id: self._by_id[capture_id].task for capture_id in ids if capture_id in self._by_id}
 
     def after(self, task: TaskName, seq: int, limit: int = 1_000) -> tuple[Capture, ...]:
         """See the port."""

@@ -84,6 +84,9 @@ class MemoryVersions(_Repository):
     def of_task(self, task: TaskName) -> tuple[AdapterVersion, ...]:
         return tuple(sorted((v for v in self.tables.versions.values() if v.task == task), key=lambda v: v.number))
 
+    def all(self) -> tuple[AdapterVersion, ...]:
+        return tuple(sorted(self.tables.versions.values(), key=lambda v: (v.task, v.number)))
+
 
 class MemoryAssignments(_Repository):
     def get(self, task: TaskName) -> Assignment | None:

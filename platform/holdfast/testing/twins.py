@@ -14,7 +14,7 @@ import numpy as np
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.captures import Prediction
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
 from holdfast.domain.retraining import TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import AdapterRefused, NotFound, PartUnavailable, TrainingFailed
@@ -174,6 +174,7 @@ class EchoEngine:
         """Digests whose next proof fails, with the reason; loading one again mends it."""
         self.written: set[str] = set()
         """Digests whose weights were written to since their last proof."""
+        self.max_tokens = 128
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """See the port."""
@@ -206,9 +207,15 @@ class EchoEngine:
     def answer(self, questions: Sequence[Question]) -> tuple[Answer, ...]:
         """See the port."""
         for question in questions:
-            if question.digest not in self.folders:
+            if question.digest not in self.folders and base_asked(question.digest) is None:
                 raise NotFound(kind="adapter", name=question.digest)
-        return tuple(Answer(prediction=self.rule(q.digest, q.text), embedding=embedding_of(q.text)) for q in questions)
+        return tuple(self._answer(question) for question in questions)
+
+    def _answer(self, question: Question) -> Answer:
+        bare = base_asked(question.digest) is not None
+        prediction = Prediction(label="", confidence=1.0) if bare else self.rule(question.digest, question.text)
+        count = len(question.text.split()) + 2  # a word is a token, and two close the text
+        return Answer(prediction=prediction, embedding=embedding_of(question.text), tokens=(count, min(count, self.max_tokens)))
 
 
 def embedding_of(text: str, hidden: int = HIDDEN) -> tuple[float, ...]:

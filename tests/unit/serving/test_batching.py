@@ -13,7 +13,7 @@ from holdfast.serving.batching import Answer, Batcher, Question
 
 def echo(questions: Sequence[Question]) -> list[Answer | str]:
     """Labels with the text; `mute` has no answer."""
-    return [f"no answer to {text}" if text == "mute" else (text, 0.5, b"") for _, text in questions]
+    return [f"no answer to {text}" if text == "mute" else (text, 0.5, b"", (3, 3)) for _, text in questions]
 
 
 class Replica:
@@ -41,7 +41,7 @@ def batcher_of(ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | s
 
 async def ask(batcher: Batcher, *texts: str, deadline_s: float = 5.0) -> list[str]:
     answers = await batcher.answer([("sha256:a", text) for text in texts], deadline_s=deadline_s)
-    return [label for label, _, _ in answers]
+    return [answer[0] for answer in answers]
 
 
 def test_a_lone_request_leaves_at_once() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +12,11 @@ from starlette.testclient import TestClient
 from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.domain.routing import choose
 from holdfast.errors import PartUnavailable
-from holdfast.serving.__main__ import watch
-from holdfast.serving.batching import Answer, Batcher, Question
-from holdfast.serving.capture_buffer import CaptureBuffer
-from holdfast.serving.gateway import GatewayState, make_app
-from holdfast.serving.metrics import GatewayMetrics
-from holdfast.serving.routing_feed import RoutingFeed
-from holdfast.testing.clock import NOON
-from holdfast.testing.memory import MemoryDatabase
-from holdfast.testing.record_builders import TASK, a_digest, a_route
+from holdfast.serving.batching import Answer, Question
+from holdfast.serving.gateway import make_app
+from holdfast.testing.record_builders import TASK
 
-KEY = "hf_test"
-PATH = f"/v1/tasks/{TASK}/predict"
-
-
-class Place:
-    """A gateway with its twins."""
-
-    def __init__(self, folder: Path, *, ask: Any = None, **batching: Any) -> None:
-        self.database = MemoryDatabase()
-        self.log = self.database.log()
-        with self.database.unit_of_work() as work:
-            work.keys.add(name="me", key_hash=hashlib.sha256(KEY.encode()).hexdigest(), created_at=NOON)
-            route = a_route(challenger=a_digest("second"), share_canary=0.5, generation=4)
-            work.assignments.publish(route)
-            work.commit()
-        self.route = route
-        self.feed = RoutingFeed(self.database.unit_of_work, refresh_s=60)
-        self.feed.look()
-        self.buffer = CaptureBuffer(folder / "spool", self.log.append, segment_rows=100)
-        self.reason: str | None = None
-        deadline_s = batching.pop("deadline_s", 5.0)
-        known = {"batch_rows": 32, "queue_rows": 64, "lanes": 2} | batching
-        self.state = GatewayState(
-            feed=self.feed, batcher=Batcher(ask or self.ask, **known), buffer=self.buffer, clock=lambda: NOON,
-            metrics=GatewayMetrics(), deadline_s=deadline_s, ready=lambda: self.reason,
-        )  # fmt: skip
-        watch(self.state)
-        self.client = TestClient(make_app(self.state), headers={"authorization": f"Bearer {KEY}"}, client=("127.0.0.1", 1))
-
-    @staticmethod
-    async def ask(questions: Sequence[Question]) -> list[Answer | str]:
-        """The label is the adapter's digest."""
-        return [(digest, 0.875, b"\x00\x3c" * 8) for digest, _ in questions]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
-    with place.client:
-        yield place
-    place.buffer.close()
-
-
-def refusal(response: Any) -> tuple[int, str]:
-    """Status and code of a problem, after a look at its shape."""
-    body = response.json()
-    assert response.headers["content-type"] == "application/problem+json"
-    assert set(body) == {"type", "title", "status", "detail", "code", "mend"}
-    assert body["status"] == response.status_code
-    assert body["detail"]
-    assert body["mend"]
-    return response.status_code, body["code"]
+from .gateway_place import KEY, PATH, Place, refusal
 
 
 def test_an_answer_says_who_gave_it_and_its_capture_is_in_the_spool_before_the_reply(place: Place) -> None:
@@ -170,7 +112,7 @@ async def _cannot(questions: Sequence[Question]) -> list[Answer | str]:
 
 
 async def _broken(questions: Sequence[Question]) -> list[Answer | str]:
-    return [("label", 1.0, b"odd")]
+    return [("label", 1.0, b"odd", (3, 3))]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.ids import AdapterDigest, bare
 from holdfast.domain.routing import ReplicaReport, route_of
 from holdfast.errors import AdapterRefused
 from holdfast.serving.replica import PROVE_S, REPORT_AFTER_S, TOLD_FOR_S, TRY_AGAIN_S, UNLOAD_AFTER_S, ReplicaWorker
@@ -75,6 +75,15 @@ def test_a_version_that_cannot_be_loaded_is_named_and_costs_the_others_nothing(r
     assert room.report().ready == (a_digest("first"),)
     assert "its bytes changed" in room.report().refused[a_digest("broken")]
     assert room.worker.answer([(a_digest("first"), "hello there")])[0][0] == "hello"
+
+
+def test_a_base_is_asked_without_any_adapter_being_loaded_for_it(room: Room) -> None:
+    room.assign("first")
+    room.worker.refresh()
+    answers = room.worker.answer([(bare("minilm"), "hello there"), (a_digest("gone"), "x"), (a_digest("first"), "hello there")])
+    assert [answer[0] for answer in answers if not isinstance(answer, str)] == ["", "x", "hello"]
+    assert answers[0][3] == (4, 4)
+    assert room.worker.failing is None
 
 
 def test_a_refused_version_is_tried_again_later_and_then_no_longer_named(room: Room) -> None:

@@ -97,13 +97,17 @@ class BaseModel:
 
     def token_ids(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Token ids per text, with the two special tokens, at most ``max_tokens``. Any text is allowed, the empty one too."""
+        return [ids for ids, _ in self.counted_ids(texts, max_tokens)]
+
+    def counted_ids(self, texts: Sequence[str], max_tokens: int) -> list[tuple[list[int], int]]:
+        """As ``token_ids``, each with the number of tokens that the whole text has."""
         if not texts:
             return []
         limit = min(max_tokens, int(self.positions.shape[0]))
         clean = [clean_text(text) for text in texts]
-        made = self.tokenizer(clean, truncation=True, max_length=limit, padding=False, return_attention_mask=False)
-        ids: list[list[int]] = made["input_ids"]
-        return ids
+        made = self.tokenizer(clean, truncation=False, padding=False, return_attention_mask=False)
+        whole: list[list[int]] = made["input_ids"]
+        return [(ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:], len(ids)) for ids in whole]  # the last one closes a text
 
 
 def clean_text(text: str) -> str:

@@ -22,7 +22,7 @@ from holdfast.backends.lora.lora_format import fuse, read_lora
 from holdfast.backends.lora.prefix_cache import FrozenPrefix, by_length
 from holdfast.domain.adapters import Fingerprint, Manifest, adapter_digest
 from holdfast.domain.captures import Prediction
-from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
 from holdfast.ports import Answer, Question
 
@@ -67,6 +67,8 @@ class Output:
     """[texts, labels of the adapter]."""
     pooled: NDArray[np.float32]
     """[texts, hidden]."""
+    tokens: tuple[int, int] = (0, 0)
+    """Of the whole text and of what was read of it, where the output is of one text."""
 
 
 class LoraEngine:
@@ -133,7 +135,7 @@ class LoraEngine:
 
     def answer(self, questions: Sequence[Question]) -> tuple[Answer, ...]:
         """In the order asked. Raises NotFound (kind `adapter`) when a digest is not loaded."""
-        adapters = self._adapters  # one look: a swap meanwhile does not split this batch
+        adapters = self._with_bare(self._adapters, questions)  # one look: a swap meanwhile does not split this batch
         for question in questions:
             if question.digest not in adapters:
                 raise NotFound(kind="adapter", name=question.digest)
@@ -183,6 +185,17 @@ class LoraEngine:
             raise BaseModelRefused(base=name, reason="the settings name no such base")
         return BaseModel.open(name, *self._bases[name])
 
+    def _with_bare(
+        self, adapters: Mapping[AdapterDigest, LoadedAdapter], questions: Sequence[Question]
+    ) -> Mapping[AdapterDigest, LoadedAdapter]:
+        """The adapters, and for every base that is asked without one an adapter that changes nothing and knows one empty label."""
+        asked = {question.digest: name for question in questions if (name := base_asked(question.digest)) is not None}
+        if not asked:
+            return adapters
+        if unknown := [name for name in asked.values() if name not in self._bases]:
+            raise NotFound(kind="base", name=unknown[0])
+        return {**adapters, **{digest: _bare_adapter(self.base(name)) for digest, name in asked.items()}}
+
     def _base(self, folder: Path, manifest: Manifest) -> BaseModel:
         base = self.base(manifest.base)
         if manifest.base_digest.removeprefix("sha256:") != base.digest:
@@ -221,22 +234,31 @@ class LoraEngine:
     def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Output]:
         """One output per pair of adapters of one base, in order; batches of similar length, each sorted by adapter."""
         base = pairs[0][0].base
-        ids = _token_ids(base, pairs)
+        counted = _token_ids(base, pairs)
+        ids, whole = [one for one, _ in counted], [count for _, count in counted]
         found: dict[int, Output] = {}
         for batch in by_length([len(one) for one in ids]):
             place = {id(pairs[i][0]): at for at, i in enumerate(batch)}
             rows = sorted(batch, key=lambda i: place[id(pairs[i][0])])
             found |= dict(zip(rows, _one_pass(base, [pairs[i][0] for i in rows], [ids[i] for i in rows]), strict=True))
-        return [found[i] for i in range(len(pairs))]
+        return [replace(found[i], tokens=(whole[i], len(ids[i]))) for i in range(len(pairs))]
 
 
-def _token_ids(base: BaseModel, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[list[int]]:
+def _bare_adapter(base: BaseModel) -> LoadedAdapter:
+    manifest = Manifest(
+        task=TaskName(""), rung="head", base=base.name, base_digest=base.digest, labels=("",), max_tokens=int(base.positions.shape[0]),
+        files={},
+    )  # fmt: skip
+    return LoadedAdapter(manifest, base, Head(torch.zeros(1, base.hidden), torch.zeros(1)), {})
+
+
+def _token_ids(base: BaseModel, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[tuple[list[int], int]]:
     by_limit: dict[int, list[int]] = {}
     for i, (adapter, _) in enumerate(pairs):
         by_limit.setdefault(adapter.manifest.max_tokens, []).append(i)
-    ids: dict[int, list[int]] = {}
+    ids: dict[int, tuple[list[int], int]] = {}
     for limit, rows in by_limit.items():
-        ids |= dict(zip(rows, base.token_ids([pairs[i][1] for i in rows], limit), strict=True))
+        ids |= dict(zip(rows, base.counted_ids([pairs[i][1] for i in rows], limit), strict=True))
     return [ids[i] for i in range(len(pairs))]
 
 
@@ -266,7 +288,9 @@ def _answers(adapter: LoadedAdapter, output: Output) -> list[Answer]:
     confidence = shifted[np.arange(len(best)), best] / shifted.sum(1)
     embeddings = output.pooled.astype(np.float16)
     return [
-        Answer(prediction=Prediction(label=adapter.manifest.labels[k], confidence=min(1.0, float(p))), embedding=vector)
+        Answer(
+            prediction=Prediction(label=adapter.manifest.labels[k], confidence=min(1.0, float(p))), embedding=vector, tokens=output.tokens
+        )
         for k, p, vector in zip(best.tolist(), confidence, embeddings, strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, Select, func, select
@@ -11,7 +11,7 @@ from holdfast.backends.sql import tables
 from holdfast.backends.sql.rows import capture_of, capture_row, label_of, label_row
 from holdfast.backends.sql.transaction import Row, Transaction
 from holdfast.domain.captures import Capture, Label, LabelledCapture
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.errors import NotFound
 
 C, L = tables.captures.c, tables.labels.c
@@ -51,6 +51,12 @@ class SqlCaptureLog:
             count = transaction.add_new(tables.labels, rows, key=["capture_id", "source", "value"])
             transaction.commit()
         return count
+
+    def tasks_of(self, ids: Sequence[CaptureId]) -> Mapping[CaptureId, TaskName]:
+        """See the port."""
+        with self._transaction(reading=True) as transaction:
+            known = self._known(transaction, sorted(set(ids)))
+        return {CaptureId(capture_id): TaskName(task) for capture_id, (task, _) in known.items()}
 
     def after(self, task: TaskName, seq: int, limit: int = 1_000) -> tuple[Capture, ...]:
         """See the port."""

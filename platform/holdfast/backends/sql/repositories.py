@@ -79,6 +79,12 @@ class SqlVersions(Repository):
         bodies = self.transaction.run(select(t.c.body).where(t.c.task == task).order_by(t.c.number)).scalars()
         return tuple(record_of(AdapterVersion, body) for body in bodies)
 
+    def all(self) -> tuple[AdapterVersion, ...]:
+        t = tables.versions
+        return tuple(
+            record_of(AdapterVersion, body) for body in self.transaction.run(select(t.c.body).order_by(t.c.task, t.c.number)).scalars()
+        )
+
 
 class SqlAssignments(Repository):
     """See ``ports.Assignments``."""
