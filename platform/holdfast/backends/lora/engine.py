@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from holdfast.backends.lora.base_model import BaseModel, use_threads
+from holdfast.backends.lora.decoding import Output, answers_of, margin, outputs_of, sealed_row
 from holdfast.backends.lora.encoder import LayerLora, Packing, Segment, embed_tokens, pool, run_layers
 from holdfast.backends.lora.files import HEAD_NAME, load_tensors, read_fingerprint, read_manifest
 from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.lora_format import fuse, read_lora
 from holdfast.backends.lora.prefix_cache import FrozenPrefix, by_length
 from holdfast.domain.adapters import Fingerprint, Manifest, adapter_digest
-from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
 from holdfast.ports import Answer, Question
@@ -55,16 +53,6 @@ class LoadedAdapter:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
-    """What an adapter says to some texts."""
-
-    logits: NDArray[np.float32]
-    """[texts, labels of the adapter]."""
-    pooled: NDArray[np.float32]
-    """[texts, hidden]."""
-
-
 class LoraEngine:
     """Implements ports.InferenceEngine. Loading and answering may happen at the same time in different threads.
 
@@ -89,7 +77,7 @@ class LoraEngine:
         found = adapter_digest(adapter.manifest)
         if found != digest:
             raise AdapterRefused(folder=folder, reason=f"it is {found}, not {digest}")
-        _prove(folder, read_fingerprint(folder), self.fingerprint(adapter, read_fingerprint(folder).probes))
+        _prove(folder, adapter.manifest, read_fingerprint(folder), self.fingerprint(adapter, read_fingerprint(folder).probes))
         with self._lock:
             self._adapters = {**self._adapters, digest: adapter}
 
@@ -117,8 +105,9 @@ class LoraEngine:
         cached = sorted(set(range(len(questions))) - {i for rows in by_base.values() for i in rows})
         for digest in dict.fromkeys(questions[i].digest for i in cached):
             rows = [i for i in cached if questions[i].digest == digest]
-            output = self._frozen_output(adapters[digest], [questions[i].text for i in rows])
-            answers |= dict(zip(rows, _answers(adapters[digest], output), strict=True))
+            adapter, texts = adapters[digest], [questions[i].text for i in rows]
+            found = answers_of(adapter.base, [(adapter.manifest, text) for text in texts], self._frozen_outputs(adapter, texts))
+            answers |= dict(zip(rows, found, strict=True))
         for rows in by_base.values():
             pairs = [(adapters[questions[i].digest], questions[i].text) for i in rows]
             answers |= dict(zip(rows, self._mixed(pairs), strict=True))
@@ -130,7 +119,7 @@ class LoraEngine:
         base = self._base(folder, manifest)
         tensors = load_tensors(folder / HEAD_NAME)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        wanted = {"weight": (len(manifest.labels), base.hidden), "bias": (len(manifest.labels),)}
+        wanted = {"weight": (manifest.output_count, base.hidden), "bias": (manifest.output_count,)}
         if found != wanted:
             raise AdapterRefused(folder=folder, reason=f"its head is {found}; its labels and base ask for {wanted}")
         layers = {} if manifest.rung == "head" else fuse(read_lora(folder, base))
@@ -138,10 +127,10 @@ class LoraEngine:
 
     def fingerprint(self, adapter: LoadedAdapter, probes: Sequence[str] = PROBES) -> Fingerprint:
         """What an adapter answers on the probes, by the path of serving."""
-        output = _joined(list(self._outputs([(adapter, text) for text in probes])))
-        labels = tuple(adapter.manifest.labels[i] for i in output.logits.argmax(1))
-        scores = tuple(tuple(float(one) for one in row) for row in output.logits)
-        return Fingerprint(probes=tuple(probes), labels=labels, scores=scores)
+        outputs = self._outputs([(adapter, text) for text in probes])
+        answers = answers_of(adapter.base, [(adapter.manifest, text) for text in probes], outputs)
+        scores = tuple(tuple(float(one) for one in sealed_row(output)) for output in outputs)
+        return Fingerprint(probes=tuple(probes), labels=tuple(one.prediction.label for one in answers), scores=scores)
 
     def frozen(self, base: BaseModel, max_tokens: int) -> FrozenPrefix:
         """The cache of a base at a length, kept warm between calls."""
@@ -162,12 +151,15 @@ class LoraEngine:
             raise AdapterRefused(folder=folder, reason=f"it was trained on {manifest.base_digest}, the base here is {base.digest}")
         return base
 
-    def _frozen_output(self, adapter: LoadedAdapter, texts: Sequence[str]) -> Output:
-        pooled = self.frozen(adapter.base, adapter.manifest.max_tokens).pooled(texts)
-        return Output(adapter.head.logits(torch.from_numpy(pooled)).numpy(), pooled)
+    def _frozen_outputs(self, adapter: LoadedAdapter, texts: Sequence[str]) -> list[Output]:
+        frozen = self.frozen(adapter.base, adapter.manifest.max_tokens)
+        if adapter.manifest.kind != "extraction":
+            return outputs_of(adapter.manifest, adapter.head, (), torch.from_numpy(frozen.pooled(texts)))
+        states = [one.float() for one in frozen.hidden(texts, len(adapter.base.layers))]
+        return outputs_of(adapter.manifest, adapter.head, states, torch.stack([one.mean(0) for one in states]))
 
     def _mixed(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Answer]:
-        return [_answers(adapter, output)[0] for (adapter, _), output in zip(pairs, self._outputs(pairs), strict=True)]
+        return answers_of(pairs[0][0].base, [(adapter.manifest, text) for adapter, text in pairs], self._outputs(pairs))
 
     def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Output]:
         """One output per pair of adapters of one base, in order; batches of similar length, each sorted by adapter."""
@@ -200,9 +192,8 @@ def _one_pass(base: BaseModel, adapters: Sequence[LoadedAdapter], ids: Sequence[
     with torch.inference_mode():
         last = run_layers(base, embed_tokens(base, ids, packing), packing, range(len(base.layers)), segments)  # [T, hidden]
         pooled = pool(last, packing)  # [T, hidden] -> [rows, hidden]
-        logits: list[Tensor] = [row for a, b in groups for row in adapters[a].head.logits(pooled[a:b])]
-    vectors = pooled.numpy()
-    return [Output(row.numpy()[None], vectors[i : i + 1]) for i, row in enumerate(logits)]
+        states = torch.split(last, packing.lengths.tolist())
+        return [one for a, b in groups for one in outputs_of(adapters[a].manifest, adapters[a].head, states[a:b], pooled[a:b])]
 
 
 def _groups(adapters: Sequence[LoadedAdapter]) -> list[tuple[int, int]]:
@@ -211,22 +202,7 @@ def _groups(adapters: Sequence[LoadedAdapter]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(adapters)], strict=True))
 
 
-def _answers(adapter: LoadedAdapter, output: Output) -> list[Answer]:
-    shifted = np.exp(output.logits - output.logits.max(1, keepdims=True))
-    best = output.logits.argmax(1)
-    confidence = shifted[np.arange(len(best)), best] / shifted.sum(1)
-    embeddings = output.pooled.astype(np.float16)
-    return [
-        Answer(prediction=Prediction(label=adapter.manifest.labels[k], confidence=min(1.0, float(p))), embedding=vector)
-        for k, p, vector in zip(best.tolist(), confidence, embeddings, strict=True)
-    ]
-
-
-def _joined(outputs: Sequence[Output]) -> Output:
-    return Output(np.concatenate([one.logits for one in outputs]), np.concatenate([one.pooled for one in outputs]))
-
-
-def _prove(folder: Path, sealed: Fingerprint, found: Fingerprint) -> None:
+def _prove(folder: Path, manifest: Manifest, sealed: Fingerprint, found: Fingerprint) -> None:
     """Compare what the adapter answers now with what was sealed. A label may differ only where the sealed logits tie."""
     if any(len(a) != len(b) for a, b in zip(sealed.scores, found.scores, strict=True)):
         raise AdapterRefused(folder=folder, reason="its fingerprint has another number of labels")
@@ -234,6 +210,5 @@ def _prove(folder: Path, sealed: Fingerprint, found: Fingerprint) -> None:
     if float(gaps.max()) > FINGERPRINT_TOLERANCE:
         raise AdapterRefused(folder=folder, reason=f"it does not answer as it did when it was judged (a logit is off by {gaps.max():.3g})")
     for row, before, now in zip(sealed.scores, sealed.labels, found.labels, strict=True):
-        first, second = sorted(row, reverse=True)[:2]
-        if before != now and first - second > 2 * FINGERPRINT_TOLERANCE:
+        if before != now and margin(manifest, row) > 2 * FINGERPRINT_TOLERANCE:
             raise AdapterRefused(folder=folder, reason=f"it answers {now!r} to a probe where {before!r} was sealed")
