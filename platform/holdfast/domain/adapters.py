@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 
 from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
-from holdfast.domain.records import digest_of, from_plain
-from holdfast.domain.tasks import Rung
+from holdfast.domain.records import digest_of, from_plain, to_plain
+from holdfast.domain.tasks import Kind, Rung
 
 MANIFEST_NAME = "manifest.json"
 """Written last; a folder without it is not an adapter."""
@@ -43,9 +43,9 @@ class Fingerprint:
     pooled: Vectors
     """The same of the base with the adapter on it; equal to ``base`` for an adapter that is a head alone."""
     labels: tuple[str, ...]
-    """Predicted label per probe."""
+    """Predicted answer per probe, in its canonical text."""
     scores: Vectors
-    """Logits, [probes][labels of the adapter]."""
+    """Logits, [probes][outputs of the head]; of a head on tokens the highest over the tokens of a probe."""
 
 
 def fingerprint_from(plain: object) -> Fingerprint:
@@ -82,10 +82,16 @@ class Manifest:
     base: str
     base_digest: str
     labels: tuple[str, ...]
-    """Order of the head's outputs."""
+    """Order of the head's outputs; of an extraction its fields, of which each has two (see `output_count`)."""
     max_tokens: int
     files: Mapping[str, str]
     """File name to ``sha256:…`` of its bytes."""
+    kind: Kind = "classification"
+
+    @property
+    def output_count(self) -> int:
+        """Outputs of the head: one per label; of an extraction `outside`, then a begin for each field, then an inside for each."""
+        return 2 * len(self.labels) + 1 if self.kind == "extraction" else len(self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,5 +128,10 @@ class AdapterVersion:
 
 
 def adapter_digest(manifest: Manifest) -> AdapterDigest:
-    """The name of an adapter: the digest of its manifest, which holds the digests of its files."""
-    return AdapterDigest(digest_of(manifest))
+    """The name of an adapter: the digest of its manifest, which holds the digests of its files.
+
+    The kind counts only where it is not `classification`: adapters made before there was another kind keep their names.
+    """
+    plain = to_plain(manifest)
+    assert isinstance(plain, dict), "a record is a mapping"
+    return AdapterDigest(digest_of({name: value for name, value in plain.items() if (name, value) != ("kind", "classification")}))

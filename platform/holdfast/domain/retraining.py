@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
-from holdfast.domain.tasks import LoraSpec, RetrainingPolicy, Rung
+from holdfast.domain.tasks import Kind, LoraSpec, RetrainingPolicy, Rung
 
 RetrainingState = Literal["requested", "training", "trained", "judged", "promoted", "refused", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"promoted", "refused", "failed", "cancelled"})
@@ -72,6 +72,7 @@ class TrainingPlan:
     snapshot_digest: SnapshotDigest
     champion_digest: AdapterDigest | None
     """Scored on the same held-out rows, and compared with."""
+    kind: Kind = "classification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from holdfast.domain.ids import TaskName, is_task_name
 from holdfast.errors import ContractInvalid, Problem
 
 Rung = Literal["head", "lora"]
+Kind = Literal["classification", "multi-label", "extraction"]
+Metric = Literal["accuracy", "f1"]
 Mode = Literal["off", "suggest", "automatic"]
 
 
@@ -89,13 +91,17 @@ class TaskContract:
     """The whole contract of one task."""
 
     task: TaskName
-    kind: Literal["classification"] = "classification"
+    kind: Kind = "classification"
+    """`classification`: one label of each text; `multi-label`: any number of labels; `extraction`: spans of the text, each of one field."""
     labels: tuple[str, ...]
+    """Of an extraction the names of the fields."""
     labels_open: bool = False
     """Whether a label outside `labels` is a new class (true) or a mistake of the sender (false)."""
-    metric: Literal["accuracy"] = "accuracy"
+    metric: Metric = "accuracy"
+    """What the gate judges by. `accuracy`: share of answers that are right as a whole; `f1`: mean over rows of the F1 of labels or spans.
+    The quality monitor counts answers that are wrong anywhere, with either."""
     floor: float = field(metadata=_limits(0.0, 1.0))
-    """Quality below which the task counts as failing; share of right answers."""
+    """Quality below which the task counts as failing, in the metric."""
     description: str = ""
     base: str = "minilm"
     max_tokens: int = field(default=128, metadata=_limits(8, 512))
@@ -135,8 +141,14 @@ def _cross_checks(contract: Any) -> list[Problem]:
     problems = []
     if not is_task_name(contract.task):
         problems.append(Problem("task", f"{contract.task!r} must be a lower-case letter, then letters, digits, hyphens (63 at most)"))
-    if len(contract.labels) < 2 and not contract.labels_open:
-        problems.append(Problem("labels", "at least two labels are needed"))
+    if len(contract.labels) < (2 if contract.kind == "classification" else 1) and not contract.labels_open:
+        problems.append(Problem("labels", "at least two labels are needed" if contract.kind == "classification" else "no label"))
+    if contract.kind == "classification" and contract.metric != "accuracy":
+        problems.append(Problem("metric", "a single label is right or wrong: accuracy"))
+    if any(label[:1] in ("[", "{") for label in contract.labels):
+        problems.append(Problem("labels", "a label cannot begin with a bracket: sets and spans are written so"))
+    if contract.kind == "multi-label" and any("|" in label for label in contract.labels):
+        problems.append(Problem("labels", "a label of a set cannot hold |, which divides labels in a table"))
     doubled = sorted({label for label in contract.labels if contract.labels.count(label) > 1})
     if doubled:
         problems.append(Problem("labels", f"listed twice: {', '.join(doubled)}"))

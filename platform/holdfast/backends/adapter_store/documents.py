@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES, Fingerprint, Manifest, fingerprint_from
+from holdfast.domain.answers import labels_in
 from holdfast.domain.ids import is_task_name
 from holdfast.domain.records import from_plain
-from holdfast.domain.tasks import Rung
+from holdfast.domain.tasks import Kind, Rung
 from holdfast.errors import AdapterRefused
 
 FINGERPRINT_NAME = "fingerprint.json"
@@ -45,13 +46,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _first_wrong(plain: dict[str, Any]) -> str | None:
     known = {f.name for f in fields(Manifest)}
-    if set(plain) != known:
+    if set(plain) | {"kind"} != known:  # adapters made before there was more than one kind do not name theirs
         return f"it must have the keys {', '.join(sorted(known))} and no other"
     labels, files = plain["labels"], plain["files"]
     if not isinstance(plain["task"], str) or not is_task_name(plain["task"]):
         return "task is not a task name"
     if plain["rung"] not in get_args(Rung):
         return f"rung must be one of {', '.join(get_args(Rung))}"
+    if plain.get("kind", "classification") not in get_args(Kind):
+        return f"kind must be one of {', '.join(get_args(Kind))}"
     if not all(isinstance(plain[name], str) and 0 < len(plain[name]) <= 200 for name in ("base", "base_digest")):
         return "base and base_digest must be short texts"
     if not _texts(labels) or not labels or len(set(labels)) != len(labels):
@@ -72,7 +75,8 @@ def read_fingerprint(folder: Path, manifest: Manifest) -> Fingerprint:
         found = fingerprint_from(_read(folder / FINGERPRINT_NAME))
     except ValueError as error:
         raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME}: {error}") from error
-    if len(found.scores[0]) != len(manifest.labels) or not set(found.labels) <= set(manifest.labels):
+    known = {label for value in found.labels for label in labels_in(value)} <= set(manifest.labels)
+    if len(found.scores[0]) != manifest.output_count or not known:
         raise AdapterRefused(folder=folder, reason=f"{FINGERPRINT_NAME} is not of these labels")
     return found
 

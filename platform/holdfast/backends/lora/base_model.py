@@ -109,6 +109,15 @@ class BaseModel:
         whole: list[list[int]] = made["input_ids"]
         return [(ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:], len(ids)) for ids in whole]  # the last one closes a text
 
+    def offsets(self, texts: Sequence[str], max_tokens: int) -> list[list[tuple[int, int]]]:
+        """Where each token of ``token_ids`` begins and ends in its text, in characters; (0, 0) for the special tokens."""
+        limit = min(max_tokens, int(self.positions.shape[0]))
+        clean = [clean_text(text) for text in texts]
+        options = {"return_attention_mask": False, "return_offsets_mapping": True}
+        made = self.tokenizer(clean, truncation=True, max_length=limit, padding=False, **options)
+        places: list[list[tuple[int, int]]] = made["offset_mapping"]
+        return places
+
 
 def clean_text(text: str) -> str:
     """The text as it is tokenised: cut before tokenising, and free of lone surrogates, which have no UTF-8."""

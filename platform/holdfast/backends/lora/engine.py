@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.backends.lora.base_model import BaseModel, use_threads
+from holdfast.backends.lora.decoding import Output, answers_of, outputs_of, sealed_row
 from holdfast.backends.lora.encoder import LayerLora, Packing, Segment, embed_tokens, pool, run_layers
 from holdfast.backends.lora.files import HEAD_NAME, load_tensors, read_fingerprint, read_manifest
 from holdfast.backends.lora.fingerprint import Observed, difference, probes_for, seal, stamp
@@ -21,7 +21,6 @@ from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.lora_format import fuse, read_lora
 from holdfast.backends.lora.prefix_cache import FrozenPrefix, by_length
 from holdfast.domain.adapters import Fingerprint, Manifest, adapter_digest
-from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
 from holdfast.ports import Answer, Question
@@ -57,18 +56,6 @@ class Proof:
     folder: Path
     sealed: Fingerprint
     stamp: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Output:
-    """What an adapter says to some texts."""
-
-    logits: NDArray[np.float32]
-    """[texts, labels of the adapter]."""
-    pooled: NDArray[np.float32]
-    """[texts, hidden]."""
-    tokens: tuple[int, int] = (0, 0)
-    """Of the whole text and of what was read of it, where the output is of one text."""
 
 
 class LoraEngine:
@@ -148,8 +135,9 @@ class LoraEngine:
         cached = sorted(set(range(len(questions))) - {i for rows in by_base.values() for i in rows})
         for digest in dict.fromkeys(questions[i].digest for i in cached):
             rows = [i for i in cached if questions[i].digest == digest]
-            output = self._frozen_output(adapters[digest], [questions[i].text for i in rows])
-            answers |= dict(zip(rows, _answers(adapters[digest], output), strict=True))
+            adapter, texts = adapters[digest], [questions[i].text for i in rows]
+            found = answers_of(adapter.base, [(adapter.manifest, text) for text in texts], self._frozen_outputs(adapter, texts))
+            answers |= dict(zip(rows, found, strict=True))
         for rows in by_base.values():
             pairs = [(adapters[questions[i].digest], questions[i].text) for i in rows]
             answers |= dict(zip(rows, self._mixed(pairs), strict=True))
@@ -161,7 +149,7 @@ class LoraEngine:
         base = self._base(folder, manifest)
         tensors = load_tensors(folder / HEAD_NAME)
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        wanted = {"weight": (len(manifest.labels), base.hidden), "bias": (len(manifest.labels),)}
+        wanted = {"weight": (manifest.output_count, base.hidden), "bias": (manifest.output_count,)}
         if found != wanted:
             raise AdapterRefused(folder=folder, reason=f"its head is {found}; its labels and base ask for {wanted}")
         layers = {} if manifest.rung == "head" else fuse(read_lora(folder, base))
@@ -170,7 +158,7 @@ class LoraEngine:
     def fingerprint(self, adapter: LoadedAdapter) -> Fingerprint:
         """What is sealed of a version when it is judged."""
         probes = probes_for(adapter.manifest.max_tokens)
-        return seal(self._observed(adapter, probes), probes, adapter.manifest.labels)
+        return seal(self._observed(adapter, probes), probes)
 
     def frozen(self, base: BaseModel, max_tokens: int) -> FrozenPrefix:
         """The cache of a base at a length, kept warm between calls."""
@@ -210,26 +198,34 @@ class LoraEngine:
         if adapter.layers and not any(bool(up.any()) for layer in adapter.layers.values() for up in layer.every_up):
             raise AdapterRefused(folder=folder, reason="its LoRA does nothing, every B matrix is zero (no-op)")
         lay = stamp(adapter.base.tensors) + stamp(adapter.tensors)  # before the look: a write during it asks for another proof
-        labels = adapter.manifest.labels
-        why = difference(sealed, self._observed(adapter, sealed.probes, base=not quick), labels)
+        why = difference(sealed, self._observed(adapter, sealed.probes, base=not quick), adapter.manifest)
         if why is not None:
-            raise AdapterRefused(folder=folder, reason=difference(sealed, self._observed(adapter, sealed.probes), labels) or why)
+            raise AdapterRefused(folder=folder, reason=difference(sealed, self._observed(adapter, sealed.probes), adapter.manifest) or why)
         return Proof(adapter, folder, sealed, lay)
 
     def _observed(self, adapter: LoadedAdapter, probes: Sequence[str], *, base: bool = True) -> Observed:
         """What the adapter, and the bare base in the same batch, make of the probes."""
         bare = replace(adapter, layers={})
         outputs = self._outputs([(adapter, text) for text in probes] + [(bare, text) for text in probes if base])
-        own, under = _joined(outputs[: len(probes)]), outputs[len(probes) :]
-        ids = adapter.base.token_ids(probes, adapter.manifest.max_tokens)
-        return Observed(ids, _joined(under).pooled if under else None, own.pooled, own.logits)
+        own, under = outputs[: len(probes)], outputs[len(probes) :]
+        answers = answers_of(adapter.base, [(adapter.manifest, text) for text in probes], own)
+        return Observed(
+            token_ids=adapter.base.token_ids(probes, adapter.manifest.max_tokens),
+            base=np.concatenate([one.pooled for one in under]) if under else None,
+            pooled=np.concatenate([one.pooled for one in own]),
+            logits=np.stack([sealed_row(one) for one in own]),
+            answers=tuple(one.prediction.label for one in answers),
+        )
 
-    def _frozen_output(self, adapter: LoadedAdapter, texts: Sequence[str]) -> Output:
-        pooled = self.frozen(adapter.base, adapter.manifest.max_tokens).pooled(texts)
-        return Output(adapter.head.logits(torch.from_numpy(pooled)).numpy(), pooled)
+    def _frozen_outputs(self, adapter: LoadedAdapter, texts: Sequence[str]) -> list[Output]:
+        frozen = self.frozen(adapter.base, adapter.manifest.max_tokens)
+        if adapter.manifest.kind != "extraction":
+            return outputs_of(adapter.manifest, adapter.head, (), torch.from_numpy(frozen.pooled(texts)))
+        states = [one.float() for one in frozen.hidden(texts, len(adapter.base.layers))]
+        return outputs_of(adapter.manifest, adapter.head, states, torch.stack([one.mean(0) for one in states]))
 
     def _mixed(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Answer]:
-        return [_answers(adapter, output)[0] for (adapter, _), output in zip(pairs, self._outputs(pairs), strict=True)]
+        return answers_of(pairs[0][0].base, [(adapter.manifest, text) for adapter, text in pairs], self._outputs(pairs))
 
     def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Output]:
         """One output per pair of adapters of one base, in order; batches of similar length, each sorted by adapter."""
@@ -271,29 +267,11 @@ def _one_pass(base: BaseModel, adapters: Sequence[LoadedAdapter], ids: Sequence[
     with torch.inference_mode():
         last = run_layers(base, embed_tokens(base, ids, packing), packing, range(len(base.layers)), segments)  # [T, hidden]
         pooled = pool(last, packing)  # [T, hidden] -> [rows, hidden]
-        logits: list[Tensor] = [row for a, b in groups for row in adapters[a].head.logits(pooled[a:b])]
-    vectors = pooled.numpy()
-    return [Output(row.numpy()[None], vectors[i : i + 1]) for i, row in enumerate(logits)]
+        states = torch.split(last, packing.lengths.tolist())
+        return [one for a, b in groups for one in outputs_of(adapters[a].manifest, adapters[a].head, states[a:b], pooled[a:b])]
 
 
 def _groups(adapters: Sequence[LoadedAdapter]) -> list[tuple[int, int]]:
     """Start and stop of each run of rows of the same adapter."""
     starts = [i for i in range(len(adapters)) if i == 0 or adapters[i] is not adapters[i - 1]]
     return list(zip(starts, [*starts[1:], len(adapters)], strict=True))
-
-
-def _answers(adapter: LoadedAdapter, output: Output) -> list[Answer]:
-    shifted = np.exp(output.logits - output.logits.max(1, keepdims=True))
-    best = output.logits.argmax(1)
-    confidence = shifted[np.arange(len(best)), best] / shifted.sum(1)
-    embeddings = output.pooled.astype(np.float16)
-    return [
-        Answer(
-            prediction=Prediction(label=adapter.manifest.labels[k], confidence=min(1.0, float(p))), embedding=vector, tokens=output.tokens
-        )
-        for k, p, vector in zip(best.tolist(), confidence, embeddings, strict=True)
-    ]
-
-
-def _joined(outputs: Sequence[Output]) -> Output:
-    return Output(np.concatenate([one.logits for one in outputs]), np.concatenate([one.pooled for one in outputs]))

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.domain.adapters import Fingerprint
+from holdfast.backends.lora.decoding import margin
+from holdfast.domain.adapters import Fingerprint, Manifest
 
 LOGIT_TOLERANCE = 1e-3
 """Largest difference of a logit from the sealed one; other processors round differently, other weights are far off."""
@@ -45,7 +46,9 @@ class Observed:
     pooled: NDArray[np.float32]
     """[probes, hidden], with the adapter on the base."""
     logits: NDArray[np.float32]
-    """[probes, labels of the adapter]."""
+    """[probes, outputs of the head]; of a head on tokens the highest over the tokens of a probe."""
+    answers: tuple[str, ...]
+    """Per probe, in its canonical text."""
 
 
 def probes_for(max_tokens: int) -> tuple[str, ...]:
@@ -53,8 +56,8 @@ def probes_for(max_tokens: int) -> tuple[str, ...]:
     return (*PROBES, _WORDS * (max_tokens // 12 + 2))
 
 
-def seal(observed: Observed, probes: Sequence[str], labels: Sequence[str]) -> Fingerprint:
-    """The fingerprint of a version from what an engine made of the probes. ``labels``: of the adapter, in the order of its logits."""
+def seal(observed: Observed, probes: Sequence[str]) -> Fingerprint:
+    """The fingerprint of a version from what an engine made of the probes."""
     assert observed.base is not None, "a fingerprint seals the bare base too"
     return Fingerprint(
         probes=tuple(probes),
@@ -62,20 +65,20 @@ def seal(observed: Observed, probes: Sequence[str], labels: Sequence[str]) -> Fi
         token_digest=_digest(observed.token_ids),
         base=_plain(_projected(observed.base)),
         pooled=_plain(_projected(observed.pooled)),
-        labels=tuple(labels[i] for i in observed.logits.argmax(1)),
+        labels=observed.answers,
         scores=_plain(observed.logits),
     )
 
 
-def difference(sealed: Fingerprint, observed: Observed, labels: Sequence[str]) -> str | None:
+def difference(sealed: Fingerprint, observed: Observed, manifest: Manifest) -> str | None:
     """Why what answers now is not what was sealed; None when it is. NaN differs from everything."""
     if len(observed.token_ids) != len(sealed.probes) or observed.logits.shape[1:] != (len(sealed.scores[0]),):
-        return f"its fingerprint is of {len(sealed.scores[0])} labels, it has {observed.logits.shape[-1]}"
+        return f"its fingerprint is of {len(sealed.scores[0])} outputs, it has {observed.logits.shape[-1]}"
     return (
         _of_tokens(sealed, observed.token_ids)
         or _of_base(sealed, observed)
         or _of_adapter(sealed, observed)
-        or _of_head(sealed, observed, labels)
+        or _of_head(sealed, observed, manifest)
     )
 
 
@@ -115,15 +118,14 @@ def _of_adapter(sealed: Fingerprint, observed: Observed) -> str | None:
     return f"{_ALIKE}its LoRA is another one (a pooled value is off by {gap:.3g})"
 
 
-def _of_head(sealed: Fingerprint, observed: Observed, labels: Sequence[str]) -> str | None:
+def _of_head(sealed: Fingerprint, observed: Observed, manifest: Manifest) -> str | None:
     gap = _gap(sealed.scores, observed.logits)
     if not gap <= LOGIT_TOLERANCE:
         empty = " and says the same to every text" if bool((np.ptp(observed.logits, axis=0) == 0).all()) else ""
         return f"{_ALIKE}its head is another one{empty} (a logit is off by {gap:.3g})"
-    for row, before, now in zip(sealed.scores, sealed.labels, observed.logits.argmax(1), strict=True):
-        top = sorted(row, reverse=True)[:2]
-        if before != labels[now] and (len(top) < 2 or top[0] - top[1] > 2 * LOGIT_TOLERANCE):  # a label may differ where logits tie
-            return f"{_ALIKE}it says {labels[now]!r} to a probe where {before!r} was sealed"
+    for row, before, now in zip(sealed.scores, sealed.labels, observed.answers, strict=True):
+        if before != now and margin(manifest, row) > 2 * LOGIT_TOLERANCE:  # an answer may differ where logits tie
+            return f"{_ALIKE}it says {now!r} to a probe where {before!r} was sealed"
     return None
 
 

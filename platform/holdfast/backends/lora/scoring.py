@@ -57,7 +57,7 @@ def write_weights(folder: Path, weights: Weights, plan: TrainingPlan) -> Manifes
     files = {name: file_digest(folder / name) for name in WEIGHT_FILES if (folder / name).exists()}
     return Manifest(
         task=plan.task, rung=weights.rung, base=plan.base, base_digest=plan.base_digest, labels=plan.labels,
-        max_tokens=plan.max_tokens, files=files,
+        max_tokens=plan.max_tokens, files=files, kind=plan.kind,
     )  # fmt: skip
 
 
