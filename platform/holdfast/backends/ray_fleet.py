@@ -2,8 +2,8 @@
 
 Importing this module imports no Ray: a process sets ``client_environment`` first, since Ray reads its environment at import.
 
-The head listens where only this machine reaches it (127.0.0.2, on Linux) and asks for a token everywhere: Jobs API, dashboard and
-GCS. Nothing here ever calls ``ray stop``, which ends every Ray on the machine; the head is one process group, ended by its pid.
+The head listens where only this machine reaches it and asks for a token everywhere: Jobs API, dashboard and GCS. Nothing here ever
+calls ``ray stop``, which ends every Ray on the machine; the head is one process group, ended by its pid.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Any, Protocol
 from holdfast.errors import PartUnavailable, StorageRefused
 
 APP = "holdfast"
-NODE = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-"""Ray swaps 127.0.0.1 for the machine's outward address; another address of the loopback network it takes as it is."""
+NODE = "127.0.0.1"
+"""The one address at which Ray 2.60 binds GCS, raylet, agents and workers to loopback; at any other they listen on every interface."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Else Ray swaps 127.0.0.1 for the machine's outward address on Linux; with it a node is never part of a cluster of several."""
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Ray's least is 75 MiB; our micro-batches are kilobytes and travel inline."""
 CPU_COUNT = 2
@@ -81,6 +83,7 @@ def head_command(settings: RaySettings) -> tuple[list[str], dict[str, str]]:
 def client_environment(settings: RaySettings) -> dict[str, str]:
     """What must stand in the environment of a process before it imports Ray; the head's workers inherit it from the head."""
     return {
+        **LOOPBACK,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path(settings)),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -14,7 +14,9 @@ from typing import Literal
 
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.probe import answers, port_is_free
+from holdfast.cli.replicas import replica_lines, replica_troubles
 from holdfast.cli.run_files import is_locked
+from holdfast.cli.show import ago
 from holdfast.errors import HoldfastError
 from holdfast.settings import Settings
 
@@ -37,7 +39,7 @@ class Finding:
 def examine(settings: Settings) -> tuple[Finding, ...]:
     """Every check, in order; a check that itself fails is a bad finding."""
     checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        _python, _packages, _home, _disk, _secrets, _database, _base_models, _ports, _mlflow, _clock,
+        _python, _packages, _home, _disk, _secrets, _database, _base_models, _ports, _mlflow, _replicas, _profile, _clock,
     )  # fmt: skip
     return tuple(finding for check in checks for finding in _safely(check, settings))
 
@@ -137,6 +139,33 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
     good = answers(f"{url}/health", timeout_s=5.0)
     mend = "" if good else f"see {settings.folder / 'logs' / 'mlflow.log'}"
     yield Finding(check="MLflow", result="ok" if good else "bad", detail=f"{url} {'answers' if good else 'does not answer'}", mend=mend)
+
+
+def _replicas(settings: Settings) -> Iterator[Finding]:
+    if not is_locked(settings.folder):
+        return
+    with bootstrap_home.open_database(settings) as unit:
+        lines = replica_lines(unit, settings)
+    troubles = replica_troubles(lines, settings)
+    if troubles:
+        mend = "see `holdfast alerts` and the log of the gateway"
+        yield Finding(check="replicas", result="bad", detail=troubles[0], mend=mend)
+        return
+    proof = ago(min((line.oldest_proof_at for line in lines if line.oldest_proof_at), default=None))
+    detail = f"{len(lines)}, each with all {max((line.wanted_count for line in lines), default=0)} versions"
+    yield Finding(check="replicas", result="ok", detail=detail + (f", oldest proof {proof}" if proof else ""))
+
+
+def _profile(settings: Settings) -> Iterator[Finding]:
+    """What the profile `production` asks for beyond its numbers."""
+    if settings.profile != "production":
+        yield Finding(check="profile", result="ok", detail=settings.profile)
+        return
+    sqlite = settings.database.startswith("sqlite")
+    mend = "set HOLDFAST_DATABASE_URL to PostgreSQL; SQLite serves one machine" if sqlite else ""
+    serving = settings.serving
+    detail = f"production, {serving.replica_count} replicas or more, {serving.gateway_count} gateways"
+    yield Finding(check="profile", result="warn" if sqlite else "ok", detail=detail, mend=mend)
 
 
 def _clock(settings: Settings) -> Iterator[Finding]:

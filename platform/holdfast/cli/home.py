@@ -83,7 +83,7 @@ def down(
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the processes, the oldest job that is due, and the tasks. Exit code 3 when something is not healthy."""
+    """Show the processes, the replicas with what they hold and proved, and the tasks. Exit code 3 when something is not healthy."""
     found = overview(made_home(context))
     if as_json:
         show.as_json(found)
@@ -91,6 +91,11 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         show.line(f"home {found.home}: {found.state}")
         rows = [(c.name, c.state, c.pid, c.restarts, show.ago(c.since), c.url) for c in found.children]
         show.table(("process", "state", "pid", "restarts", "since", "address"), rows)
+        held = [
+            (r.replica, f"{r.held_count} of {r.wanted_count}", show.ago(r.oldest_proof_at), len(r.refused), show.ago(r.reported_at))
+            for r in found.replicas
+        ]
+        show.table(("replica", "versions held", "proved", "refused", "heard of"), held)
         tasks = [(t.task, show.short(t.champion), t.generation, t.open_alerts, t.retraining) for t in found.tasks]
         show.table(("task", "champion", "generation", "open alerts", "retraining"), tasks)
         for trouble in found.troubles:

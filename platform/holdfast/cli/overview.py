@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from holdfast.bootstrap import home as bootstrap_home
+from holdfast.cli.replicas import ReplicaLine, replica_lines, replica_troubles
 from holdfast.cli.run_files import ChildStatus, is_locked, read_status
 from holdfast.domain.retraining import ENDED, Retraining
 from holdfast.errors import HoldfastError
@@ -38,6 +39,8 @@ class Overview:
     children: tuple[ChildStatus, ...]
     oldest_due_job: str | None
     oldest_due_at: datetime | None
+    replicas: tuple[ReplicaLine, ...]
+    """Those that reported lately; none of a home that does not run."""
     tasks: tuple[TaskLine, ...]
     troubles: tuple[str, ...]
 
@@ -47,6 +50,7 @@ def overview(settings: Settings) -> Overview:
     status, held = read_status(settings.folder / "run"), is_locked(settings.folder)
     due: Retraining | None = None
     tasks: tuple[TaskLine, ...] = ()
+    replicas: tuple[ReplicaLine, ...] = ()
     troubles: list[str] = []
     if not held:
         killed = status is not None and status.state not in ("stopped", "stopping")
@@ -59,14 +63,18 @@ def overview(settings: Settings) -> Overview:
     try:
         with bootstrap_home.open_database(settings) as unit:
             due, tasks = _oldest_due(unit), _tasks(unit)
+            replicas = replica_lines(unit, settings) if held else ()
     except HoldfastError as error:
         troubles.append(error.message)
+    if held and all(c.state == "ready" for c in children):  # while a process starts, that is the trouble
+        troubles += replica_troubles(replicas, settings)
     if held and due is not None and datetime.now(UTC) - due.due_at > OVERDUE:
         troubles.append(f"retraining {due.retraining_id} of {due.task} is due since {due.due_at:%H:%M:%S} UTC and nobody works on it")
     state = status.state if status and held else "stopped"
     return Overview(
         home=str(settings.folder), state=state, supervisor_pid=status.pid if status and held else None, children=children if held else (),
-        oldest_due_job=due.retraining_id if due else None, oldest_due_at=due.due_at if due else None, tasks=tasks, troubles=tuple(troubles),
+        oldest_due_job=due.retraining_id if due else None, oldest_due_at=due.due_at if due else None,
+        replicas=replicas, tasks=tasks, troubles=tuple(troubles),
     )  # fmt: skip
 
 

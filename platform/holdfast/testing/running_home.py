@@ -14,10 +14,11 @@ from typing import Self
 
 import psutil
 
-PORTS = ("API", "GATEWAY", "MLFLOW", "EVIDENTLY", "RAY", "RAY_DASHBOARD", "RAY_CLIENT", "RAY_SERVE")
+PORTS = ("API", "GATEWAY", "MLFLOW", "EVIDENTLY", "RAY", "RAY_DASHBOARD", "RAY_CLIENT", "GATEWAY_OWN")
 SIGNS: Mapping[str, tuple[str, ...]] = {
     "gateway": ("-m holdfast.serving",),
     "replica": ("ray::ServeReplica",),
+    "head": ("ray.scripts.scripts start",),
     "worker": ("-m holdfast_jobs",),
     "api": ("-m holdfast.api",),
     "training": ("holdfast.backends.lora.job",),
@@ -27,10 +28,10 @@ SIGNS: Mapping[str, tuple[str, ...]] = {
 
 
 class RunningHome:
-    """A home in ``folder`` on free ports; ``with`` starts and ends it."""
+    """A home in ``folder`` on free ports; ``with`` starts and ends it. ``settings``: name to value, as in ``SERVING__PROVE_S="5"``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder, self.settings = folder, settings
         self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
 
     def __enter__(self) -> Self:
@@ -52,7 +53,7 @@ class RunningHome:
     def kill(self, part: str, *, within_s: float = 60.0) -> int:
         """SIGKILL to every process of a part of this home, as soon as there is one; how many there were."""
         deadline = time.monotonic() + within_s
-        while not (found := [p for p in self._processes() if any(sign in _words(p) for sign in SIGNS[part])]):
+        while not (found := self.processes(part)):
             if time.monotonic() > deadline:
                 return 0
             time.sleep(0.2)
@@ -60,13 +61,20 @@ class RunningHome:
             process.kill()
         return len(found)
 
+    def processes(self, part: str) -> list[psutil.Process]:
+        """The living processes of a part, the oldest first."""
+        found = [p for p in self._processes() if any(sign in _words(p) for sign in SIGNS[part])]
+        return sorted(found, key=lambda p: p.create_time())
+
     def _processes(self) -> list[psutil.Process]:
         """Descendants of the supervisor of this home: nothing else is ever touched."""
         roots = [p for p in psutil.process_iter() if f"--home {self.folder} up" in _words(p)]
         return [child for root in roots for child in root.children(recursive=True)]
 
     def _command(self, command: str) -> None:
-        env = {**os.environ, **{f"HOLDFAST_PORTS__{name}": str(port) for name, port in self.ports.items()}}  # noqa: TID251 - for the child
+        ports = {f"HOLDFAST_PORTS__{name}": str(port) for name, port in self.ports.items()}
+        given = {f"HOLDFAST_{name}": value for name, value in self.settings.items()}
+        env = {**os.environ, **ports, **given}  # noqa: TID251 - for the child
         argv = [sys.executable, "-m", "holdfast", "--home", str(self.folder), command]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=400)
         if done.returncode != 0:

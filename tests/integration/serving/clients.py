@@ -8,9 +8,13 @@ from collections import Counter
 
 from .stack import Stack
 
+PAUSE_S = 0.25
+"""What a client waits before it sends again: a killed process holds its sockets for some milliseconds more."""
+
 
 class Clients:
-    """Use as a context manager. ``retries``: times that a client sends again what it got no answer to (status 0) or 503 for."""
+    """Use as a context manager. ``retries``: times that a client sends again, after ``PAUSE_S``, what it got no answer to (status 0) or
+    503 for."""
 
     def __init__(self, stack: Stack, name: str, count: int = 4, *, retries: int = 0) -> None:
         self.stack, self.name, self.retries = stack, name, retries
@@ -43,6 +47,7 @@ class Clients:
             for _ in range(self.retries):
                 if status in (0, 503):
                     self.retried += 1
+                    time.sleep(PAUSE_S)
                     status, body = self.stack.predict("tickets", f"text {turn}", request_id)
             with self._lock:
                 self.statuses[status] += 1

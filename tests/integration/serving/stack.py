@@ -33,6 +33,8 @@ PATHS = os.pathsep.join((str(HERE), str(Path(holdfast.__file__).parents[1])))
 """The twins and the code under test, not an installed one."""
 KEY = "hf_" + "k" * 43
 GATEWAY = """
+import faulthandler, signal
+faulthandler.register(signal.SIGUSR1, all_threads=True)
 from holdfast.settings import read_settings
 from holdfast.backends.ray_fleet import RayFleet
 from holdfast.serving.__main__ import serve
@@ -127,6 +129,12 @@ class Stack:
         assert self.database is not None
         with self.database.unit_of_work() as work:
             return {r.replica_id: r for r in work.replicas.live(datetime.now(UTC) - timedelta(seconds=age_s))}
+
+    def where(self, name: str) -> str:
+        """Where the threads of a gateway stand, and the last it logged before: for the message of a failure."""
+        self.processes[name].send_signal(signal.SIGUSR1)
+        time.sleep(1.0)  # it writes them in its signal handler and tells nobody
+        return self.log(name)[-6000:]
 
     def end(self, name: str, how: signal.Signals) -> None:
         """Signal the process and wait for its end; its whole session is killed after it."""
