@@ -74,7 +74,7 @@ def make_state(settings: Settings, connection: Connection, *, capture: bool = Tr
         queue_rows=serving.queue_rows,
         lanes=serving.replica_count + 1,  # one that is answered per replica, and one on its way
         task_queue_rows=serving.task_queue_rows,
-        task_rows=serving.task_rows,
+        task_rows=serving.task_rows * serving.replica_count,
     )
     return GatewayState(
         feed=feed, batcher=batcher, buffer=buffer if capture else None, labels=labels if capture else None, clock=parts.clock,
