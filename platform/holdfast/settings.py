@@ -45,7 +45,7 @@ class Serving(BaseModel):
     batch_rows: int = Field(default=32, ge=1, le=1024, description="Most requests in one micro-batch; one Ray hop carries them all.")
     queue_rows: int = Field(default=512, ge=1, le=100_000, description="Requests that may wait; above, 429 with Retry-After.")
     task_queue_rows: int = Field(default=256, ge=1, le=100_000, description="Requests of one task that may wait; above, 429 for it alone.")
-    task_rows: int = Field(default=4, ge=1, le=1024, description="Rows that one task may have on their way while other tasks ask too.")
+    task_rows: int = Field(default=1, ge=1, le=1024, description="Rows per replica that a flood may have on their way beside a quiet task.")
     deadline_s: float = Field(default=30.0, gt=0, le=600, description="A request is retried inside the gateway until then, then 504.")
     cache_mib: float = Field(default=0.0, ge=0, le=65_536, description="Result cache by adapter digest and text; 0 keeps none.")
     spool_mib: int = Field(default=1024, ge=1, le=1_048_576, description="Captures that may wait for the database; above, counted only.")

@@ -213,8 +213,10 @@ class Story:
     def _account(self, traffic: Traffic, labels: LateLabels, *, alert: Json, retraining: Json, verdict: Json, began: float) -> StoryReport:
         with self._step("accounts") as note:
             probe_count = 1
-            expected = traffic.answered_count + probe_count
-            view = self._wait_for(lambda: self._stored(expected), "the captures", patience_s=60.0, last=lambda: self.client.task(self.task))
+            expected = (traffic.answered_count + probe_count, labels.sent_count)
+            view = self._wait_for(
+                lambda: self._stored(*expected), "captures and labels", patience_s=60.0, last=lambda: self.client.task(self.task)
+            )
             alerts = self._insist(lambda: self.client.alerts(self.task))
             changed_at = min(a.answered_at for a in traffic.answered if a.ticket.changed).isoformat()
             facts = Facts(
@@ -228,9 +230,9 @@ class Story:
             note(f"{view['capture_count']} captures, {view['label_count']} labels")
         return report_of(facts)
 
-    def _stored(self, expected: int) -> Json | None:
+    def _stored(self, captures: int, labels: int) -> Json | None:
         view = self.client.task(self.task)
-        return view if view["capture_count"] == expected else None
+        return view if (view["capture_count"], view["label_count"]) == (captures, labels) else None
 
     def _verified(self) -> int:
         try:

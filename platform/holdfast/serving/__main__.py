@@ -83,7 +83,7 @@ def make_state(settings: Settings, connection: Connection, *, capture: bool = Tr
         # one that is answered per replica, and one on its way
         lanes=max(serving.replica_count, serving.replica_count_max) + 1,
         task_queue_rows=serving.task_queue_rows,
-        task_rows=serving.task_rows,
+        task_rows=serving.task_rows * serving.replica_count,
     )
     return GatewayState(
         feed=feed, batcher=batcher, buffer=buffer if capture else None, labels=labels if capture else None, clock=parts.clock,

@@ -3,8 +3,9 @@
 Nobody waits for company: while fewer than ``lanes`` batches are under way, whatever waits leaves at once. Under load the queue
 fills during the passage of the batches before, and batches grow by themselves.
 
-Tasks share the way fairly: each has a line of its own (`fair_queue`), a bound of its own, and, while others ask too, no more than
-``task_rows`` rows on their way at a time; so whoever asks little waits behind few rows of whoever asks much.
+Tasks share the way fairly: each has a line of its own (`fair_queue`), a bound of its own, and, while another task asks now and then,
+no more than ``task_rows`` rows on their way at a time; so whoever asks little waits behind few rows of whoever asks much. Where all
+have a backlog nobody is quiet: batches are full, and turns alone make the shares alike.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Batcher:
     ) -> None:
         """``attempt_s`` bounds one crossing: a replica that hangs is asked no longer than that before another is tried.
 
-        ``task_queue_rows`` bounds what one task may have waiting, ``task_rows`` what it may have on its way while others ask;
-        None: as much as all.
+        ``task_queue_rows`` bounds what one task may have waiting, ``task_rows`` what it may have on its way while a task without a
+        backlog asks too; None: as much as all.
         """
         self._ask = ask
         self._batch_rows, self._queue_rows, self._lanes, self._attempt_s = batch_rows, queue_rows, lanes, attempt_s
@@ -80,7 +81,8 @@ class Batcher:
         self._check_room(flow, len(questions))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s
-        self._company.seen(flow, loop.time())
+        if not self._queue.waiting(flow):
+            self._company.seen(flow, loop.time())
         waiting = [Waiting(question, deadline) for question in questions]
         for one in waiting:
             self._queue.push(flow, one, cost_of(one.question))

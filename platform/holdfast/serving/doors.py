@@ -58,7 +58,7 @@ class Doorkeeper:
                 deadline=self._deadline(request),
             )  # fmt: skip
             reply = await handle(request, call)
-            self._count(reply.target.task if reply.target else task, "answered", started)
+            self._count((reply.target.task or "base") if reply.target else "none", "answered", started)
             response = self._finished(reply)
         except HoldfastError as error:
             self._count(task, error.code, None)
@@ -125,11 +125,12 @@ class Doorkeeper:
         task = name.rpartition(":")[2].partition("@")[0]
         return task if self.state.feed.route(task) else "unknown"
 
-    def _count(self, task: str | None, outcome: str, started: float | None) -> None:
+    def _count(self, task: str, outcome: str, started: float | None) -> None:
+        """``task``: `base` for a base, `none` for what asks no model, `unknown` for a name that is no task."""
         metrics = self.state.metrics
-        metrics.requests.labels(task or "unknown", outcome).inc()
+        metrics.requests.labels(task, outcome).inc()
         if started is not None:
-            metrics.seconds.labels(task or "unknown").observe(time.perf_counter() - started)
+            metrics.seconds.labels(task).observe(time.perf_counter() - started)
 
 
 def wanted_s(text: str | None, most_s: float) -> float:

@@ -40,19 +40,19 @@ def cost_of(question: Question) -> int:
 
 
 class Company:
-    """Remembers the last two flows that asked, which suffices to say whether any other than a given one did."""
+    """Who asked of late and found no line of his own: the last two such flows, which suffices to name one other than a given one."""
 
     def __init__(self) -> None:
         self._last = self._before = ("", -math.inf)
 
     def seen(self, flow: str, now: float) -> None:
-        """A flow asked."""
+        """A flow asked that had nothing waiting."""
         if flow != self._last[0]:
             self._before = self._last
         self._last = (flow, now)
 
     def others(self, flow: str, now: float) -> bool:
-        """Whether another flow asked of late."""
+        """Whether another such flow asked of late."""
         _, at = self._before if flow == self._last[0] else self._last
         return now - at < COMPANY_S
 

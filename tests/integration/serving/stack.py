@@ -176,10 +176,12 @@ class Stack:
 
     def predict(self, task: str, text: str, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
         """Ask the gateway."""
-        body = {"text": text, **({"request_id": request_id} if request_id else {})}
-        request = urllib.request.Request(
-            f"{self.url}/v1/tasks/{task}/predict", data=json.dumps(body).encode(), headers={"Authorization": f"Bearer {KEY}"}
-        )
+        return self.post(f"/v1/tasks/{task}/predict", {"text": text, **({"request_id": request_id} if request_id else {})})
+
+    def post(self, path: str, body: object) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a request to the gateway."""
+        data, headers = json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"}
+        request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers)
         status, raw = self._send(request)
         return status, json.loads(raw or b"{}")
 

@@ -97,6 +97,18 @@ def test_kill_9_of_the_gateway_loses_no_acknowledged_capture(stack: Stack) -> No
     wait_for(lambda: all_stored(stack, clients), "every acknowledged capture is stored once")
 
 
+def test_a_label_is_taken_right_after_its_answer_and_outlives_kill_9_of_the_gateway(stack: Stack) -> None:
+    assert stack.database is not None
+    log, before = stack.database.log(), stack.database.log().label_count("tickets")  # type: ignore[arg-type]
+    for number in range(20):
+        assert stack.predict("tickets", f"text {number}", f"label-{number}")[0] == 200
+        assert stack.post("/v1/feedback", {"request_id": f"label-{number}", "label": "billing"})[0] == 202
+    stack.end("gateway", signal.SIGKILL)
+    stack.start_gateway()
+    wait_for(stack.ready, "the gateway is ready again")
+    wait_for(lambda: log.label_count("tickets") == before + 20, "every acknowledged label is stored once")  # type: ignore[arg-type]
+
+
 def test_kill_9_of_the_whole_ray_head_leaves_http_up_and_is_joined_again(stack: Stack) -> None:
     gateway = stack.processes["gateway"].pid
     stack.end("ray", signal.SIGKILL)

@@ -13,9 +13,9 @@ from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import NotFound, PartUnavailable
-from holdfast.flows.watch import report, watch
+from holdfast.flows.watch import of_version, report, watch
 from holdfast.ports import House
-from holdfast.testing.builders import TASK, a_contract, a_digest, a_house, an_alert, an_assignment
+from holdfast.testing.builders import TASK, a_capture, a_contract, a_digest, a_house, an_alert, an_assignment
 from holdfast.testing.clock import NOON
 from holdfast.testing.streams import a_stream, a_watched_house, crown, send
 from holdfast.testing.twins import ListReporter
@@ -197,3 +197,9 @@ def test_a_failing_report_is_written_down_and_changes_no_reading() -> None:
     assert report(house, TASK) is None
     assert _kinds(house) == ["report.failed"]
     assert _watched(house).readings == before.readings
+
+
+def test_only_answers_whose_version_was_drawn_by_chance_speak_for_it() -> None:
+    captures = [a_capture(n, route=route) for n, route in enumerate(("champion", "canary", "pinned", "shadow"), start=1)]
+    assert [c.route for c in of_version(captures, a_digest())] == ["champion", "canary"]
+    assert of_version(captures, a_digest("other")) == []

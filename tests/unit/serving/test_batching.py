@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.errors import DeadlinePassed, Overloaded, PartUnavailable
 from holdfast.serving.batching import Answer, Batcher, Question
+from holdfast.serving.waiting import LONGEST_RETRY_S, Rates
 
 
 def echo(questions: Sequence[Question]) -> list[Answer | str]:
@@ -168,5 +169,96 @@ def test_a_fault_of_ours_reaches_the_caller() -> None:
 
         with pytest.raises(PartUnavailable, match="TypeError"):
             await ask(batcher_of(broken), "one")
+
+    asyncio.run(story())
+
+
+def test_one_tasks_backlog_does_not_fill_the_way_while_a_quiet_task_asks() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica, batch_rows=4, queue_rows=100, lanes=2, task_rows=2)
+        quiet = asyncio.create_task(batcher.answer([("sha256:q", "before")], deadline_s=5, flow="quiet"))
+        flood = [asyncio.create_task(batcher.answer([("sha256:f", f"f{n}")], deadline_s=5, flow="flood")) for n in range(20)]
+        await asyncio.sleep(0.01)
+        assert replica.batches == [["before"], ["f0"]]
+        replica.open.set()
+        await quiet
+        later = await batcher.answer([("sha256:q", "later")], deadline_s=5, flow="quiet")
+        await asyncio.gather(*flood)
+        assert later[0][0] == "later"
+        assert max(sum(text.startswith("f") for text in batch) for batch in replica.batches) <= 2
+        assert sum(map(len, replica.batches)) == 22
+
+    asyncio.run(story())
+
+
+def test_a_task_alone_and_tasks_that_all_have_a_backlog_fill_their_batches() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica, batch_rows=8, queue_rows=100, task_rows=1)
+        alone = [asyncio.create_task(batcher.answer([("sha256:a", f"a{n}")], deadline_s=5, flow="alone")) for n in range(9)]
+        await asyncio.sleep(0)
+        replica.open.set()
+        await asyncio.gather(*alone)
+        assert [len(batch) for batch in replica.batches] == [1, 8]
+
+    asyncio.run(story())
+
+
+def test_a_flood_is_refused_at_its_own_bound_and_told_when_its_line_will_have_moved() -> None:
+    async def story() -> None:
+        replica = Replica()
+        batcher = batcher_of(replica, batch_rows=1, queue_rows=100, task_queue_rows=4)
+        for _ in range(10):  # so that the rate of the line is known: it is fast
+            await batcher.answer([("sha256:f", "x")], deadline_s=5, flow="flood")
+        replica.open.clear()
+        flood = [asyncio.create_task(batcher.answer([("sha256:f", f"f{n}")], deadline_s=5, flow="flood")) for n in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await batcher.answer([("sha256:f", "more")], deadline_s=5, flow="flood")
+        assert refused.value.fields["retry_after_s"] in (2, 3)  # four wait, and ten left within the five seconds of the average
+        other = asyncio.create_task(batcher.answer([("sha256:o", "other")], deadline_s=5, flow="other"))
+        await asyncio.sleep(0)
+        replica.open.set()
+        assert (await other)[0][0] == "other"
+        await asyncio.gather(*flood)
+
+    asyncio.run(story())
+
+
+def test_a_line_that_does_not_move_asks_for_a_longer_pause_up_to_a_minute() -> None:
+    rates = Rates()
+    assert rates.seconds_for("new", 100, 0.0) == 1
+    rates.left("slow", 1, 0.0)
+    assert rates.seconds_for("slow", 4, 0.0) == 20
+    assert rates.seconds_for("slow", 100, 0.0) == LONGEST_RETRY_S
+
+
+def test_a_copy_is_answered_at_an_idle_moment_and_dropped_under_load() -> None:
+    async def story() -> None:
+        replica = Replica()
+        batcher = batcher_of(replica)
+        copy = await batcher.answer_copy(("sha256:s", "copy"), deadline_s=5)
+        assert copy is not None and copy[0] == "copy"
+        replica.open.clear()
+        first = asyncio.create_task(ask(batcher, "first"))
+        await asyncio.sleep(0)
+        waits = asyncio.create_task(batcher.answer_copy(("sha256:s", "waits"), deadline_s=5))
+        await asyncio.sleep(0)
+        real = asyncio.create_task(ask(batcher, "real"))
+        await asyncio.sleep(0)
+        assert await batcher.answer_copy(("sha256:s", "dropped"), deadline_s=5) is None
+        replica.open.set()
+        await asyncio.gather(first, real, waits)
+        assert replica.batches == [["copy"], ["first"], ["real"], ["waits"]]
+        assert batcher.dropped_count == 1
+        replica.open.clear()
+        stuck = asyncio.create_task(ask(batcher, "stuck"))
+        await asyncio.sleep(0)
+        assert await batcher.answer_copy(("sha256:s", "too late"), deadline_s=0.01) is None
+        replica.open.set()
+        await stuck
 
     asyncio.run(story())

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from holdfast.client import Client
 from holdfast.domain.captures import Feedback
 from holdfast.domain.ids import CaptureId
+from holdfast.errors import LabelUnknown
 from holdfast.flows.record import Delivered
 from holdfast.serving.label_buffer import LabelBuffer
 from holdfast.testing.clock import NOON, SteppedClock
 from holdfast.testing.record_builders import TASK
 
-from .gateway_place import PATH, Place, refusal
+from .gateway_place import KEY, PATH, Place, refusal
 
 
 def give(place: Place, **body: Any) -> Any:
@@ -126,3 +129,18 @@ def test_captures_above_the_limit_are_counted_and_what_waits_goes_when_the_log_i
     place.buffer.drain()
     assert place.buffer.waiting_bytes == 0
     assert place.client.post(PATH, json={"text": "x", "request_id": "later"}).headers["x-holdfast-capture"] == "stored"
+
+
+def test_the_client_gives_feedback_and_raises_what_the_gateway_says(place: Place) -> None:
+    def over(request: httpx2.Request) -> httpx2.Response:
+        answer = place.client.post(request.url.path, content=request.content, headers=dict(request.headers))
+        return httpx2.Response(answer.status_code, headers={"content-type": answer.headers["content-type"]}, content=answer.content)
+
+    with Client("http://api", "http://gateway", KEY, transport=httpx2.MockTransport(over)) as client:
+        client.predict(TASK, "where is it", request_id="r-1")
+        assert client.give_feedback([{"request_id": "r-1", "label": "delivery", "task": TASK}]) == 1
+        with pytest.raises(LabelUnknown):
+            client.give_feedback([{"request_id": "r-1", "label": "nonsense", "task": TASK}])
+    place.buffer.drain()
+    place.labels.drain()
+    assert labels(place) == [("r-1", "delivery", "me")]
