@@ -18,7 +18,7 @@ from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
 from holdfast.domain.datasets import DatasetSnapshot, SnapshotRow
 from holdfast.domain.drift import DriftReport
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
@@ -277,6 +277,10 @@ class CaptureLog(Protocol):
 
     def newest(self, task: TaskName, limit: int) -> tuple[Capture, ...]:
         """The newest captures of a task, in order."""
+        ...
+
+    def texts(self, task: TaskName, capture_ids: Sequence[CaptureId]) -> Mapping[CaptureId, str]:
+        """The input of each of these captures of a task that is stored."""
         ...
 
     def count(self, task: TaskName) -> int: ...

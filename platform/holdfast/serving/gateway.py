@@ -25,6 +25,7 @@ from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.routing import Choice, Route, choose
 from holdfast.errors import BodyTooLarge, HoldfastError, NotFound, NotPermitted, RequestInvalid
 from holdfast.ports import Clock
+from holdfast.serving.answers import answer_fields
 from holdfast.serving.batching import Answer, Batcher
 from holdfast.serving.capture_buffer import CaptureBuffer
 from holdfast.serving.failures import problem, problem_of, status_of
@@ -185,8 +186,7 @@ def _choose(route: Route, item: Item, request: Request) -> Chosen:
 def _body(one: Chosen, answer: Answer, latency_ms: float) -> dict[str, object]:
     return {
         "request_id": one.request_id,
-        "label": answer[0],
-        "confidence": round(answer[1], 6),
+        **answer_fields(answer[0], answer[1]),
         "adapter_digest": one.choice.digest,
         "generation": one.choice.generation,
         "route": one.choice.route,

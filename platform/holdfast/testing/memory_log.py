@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
 from holdfast.domain.captures import Capture, Label, LabelledCapture, check_storable
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.testing.write_lock import WriteLock
 
@@ -77,6 +77,11 @@ class MemoryCaptureLog:
     def newest(self, task: TaskName, limit: int) -> tuple[Capture, ...]:
         """See the port."""
         return tuple(self._captures.get(task, [])[-limit:]) if limit > 0 else ()
+
+    def texts(self, task: TaskName, capture_ids: Sequence[CaptureId]) -> Mapping[CaptureId, str]:
+        """See the port."""
+        known = {capture_id: self._by_id[capture_id] for capture_id in capture_ids if capture_id in self._by_id}
+        return {capture_id: capture.text for capture_id, capture in known.items() if capture.task == task}
 
     def count(self, task: TaskName) -> int:
         """See the port."""

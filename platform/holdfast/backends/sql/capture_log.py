@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, Select, func, select
@@ -11,7 +11,7 @@ from holdfast.backends.sql import tables
 from holdfast.backends.sql.rows import capture_of, capture_row, label_of, label_row
 from holdfast.backends.sql.transaction import Row, Transaction
 from holdfast.domain.captures import Capture, Label, LabelledCapture
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.errors import NotFound
 
 C, L = tables.captures.c, tables.labels.c
@@ -72,6 +72,15 @@ class SqlCaptureLog:
         """See the port."""
         statement = select(tables.captures).where(C.task == task).order_by(C.seq.desc()).limit(limit)
         return tuple(capture_of(row) for row in reversed(self._rows(statement)))
+
+    def texts(self, task: TaskName, capture_ids: Sequence[CaptureId]) -> Mapping[CaptureId, str]:
+        """See the port."""
+        found: dict[CaptureId, str] = {}
+        for first in range(0, len(capture_ids), IDS_AT_ONCE):
+            some = capture_ids[first : first + IDS_AT_ONCE]
+            rows = self._rows(select(C.capture_id, C.text).where(C.task == task, C.capture_id.in_(some)))
+            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows}
+        return found
 
     def count(self, task: TaskName) -> int:
         """See the port."""
