@@ -160,3 +160,11 @@ def test_a_thousand_captures_are_one_call(database: Database) -> None:
     assert log.append(rows) == 1_000
     assert log.label([a_label(1, capture_id=row.capture_id) for row in rows]) == 1_000
     assert len(log.labelled_since(TASK, 0)) == 1_000
+
+
+def test_texts_are_those_of_the_asked_captures_of_the_task(database: Database) -> None:
+    log = database.log()
+    log.append([a_capture(1, text="one"), a_capture(2, text="two"), a_capture(3, text="three", task=OTHER)])
+    first, _, third = (a_capture(n).capture_id for n in (1, 2, 3))
+    assert log.texts(TASK, [first, third, CaptureId("nobody")]) == {first: "one"}
+    assert log.texts(TASK, []) == {}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from holdfast.api.dependencies import Caller, HouseOf
 from holdfast.api.failures import documented
+from holdfast.api.given import Given, as_text
 from holdfast.api.tasks import TaskPath
 from holdfast.domain.captures import Label
 from holdfast.domain.ids import CaptureId, TaskName
@@ -22,7 +23,7 @@ class LabelSent(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     capture_id: Annotated[str, Field(min_length=1, max_length=200)]
-    value: Annotated[str, Field(min_length=1, max_length=500)]
+    value: Given
     source: Annotated[str | None, Field(min_length=1, max_length=120, description="Who says so; the name of the key when absent.")] = None
 
 
@@ -42,9 +43,10 @@ class LabelsStored(BaseModel):
 
 @router.post("", status_code=201, summary="Store labels of captures", responses=documented(404))
 def add_labels(task: TaskPath, sent: LabelsSent, house: HouseOf, caller: Caller) -> LabelsStored:
-    """The same label again is stored once. An unknown capture or label refuses the whole batch."""
+    """The same label again is stored once. Whatever is unknown, or no answer of the task's kind, refuses the whole batch."""
     now, name = house.clock(), TaskName(task)
     labels = [
-        Label(capture_id=CaptureId(e.capture_id), task=name, value=e.value, source=e.source or caller, labelled_at=now) for e in sent.labels
+        Label(capture_id=CaptureId(e.capture_id), task=name, value=as_text(e.value), source=e.source or caller, labelled_at=now)
+        for e in sent.labels
     ]
     return LabelsStored(stored_count=record.record_labels(house, name, labels), sent_count=len(labels))

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from holdfast.domain.answers import labels_in, row_score
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.routing import COUNTED_ROUTES
+from holdfast.domain.tasks import Metric
 from holdfast.ports import CaptureLog, House
 
 NEWEST_CAPTURES = 4_000
@@ -71,7 +73,13 @@ class LabelledRow:
     adapter: AdapterDigest
     label: str
     """The right one."""
-    wrong: bool
+    score: float
+    """How right the answer was, 0..1 in the task's metric."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything in it was wrong."""
+        return self.score < 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +98,8 @@ NOTHING = Labelled(points=(), newest_label_at=None, rows=())
 class Series:
     """The newest labelled captures of one task, kept in memory and read on from where the last look ended."""
 
-    def __init__(self, task: TaskName) -> None:
-        self._task = task
+    def __init__(self, task: TaskName, metric: Metric = "accuracy") -> None:
+        self._task, self._metric = task, metric
         self._lock = threading.Lock()
         self._rows: dict[int, LabelledRow] = {}
         self._cursor: int | None = None
@@ -111,12 +119,12 @@ class Series:
         found = log.labelled_since(self._task, newest[0].seq) if newest else ()
         if found:
             self._cursor = max(r.label.seq for r in found)
-        return [_row(r) for r in found if r.capture.route in COUNTED_ROUTES]
+        return [_row(r, self._metric) for r in found if r.capture.route in COUNTED_ROUTES]
 
     def _go_on(self, log: CaptureLog, cursor: int) -> list[LabelledRow]:
         fresh: list[LabelledRow] = []
         while page := log.labelled_after(self._task, cursor, 1_000):
-            fresh += [_row(r) for r in page if r.capture.route in COUNTED_ROUTES]
+            fresh += [_row(r, self._metric) for r in page if r.capture.route in COUNTED_ROUTES]
             self._cursor = cursor = page[-1].label.seq
             if len(fresh) >= NEWEST_CAPTURES:  # far behind: the newest captures alone are quicker
                 return self._begin(log)
@@ -128,26 +136,26 @@ class SeriesCache:
 
     def __init__(self, most: int = 2_000) -> None:
         self._most, self._lock = most, threading.Lock()
-        self._series: OrderedDict[tuple[House, str], Series] = OrderedDict()
+        self._series: OrderedDict[tuple[House, str, Metric], Series] = OrderedDict()
 
-    def labelled(self, house: House, task: TaskName) -> Labelled:
+    def labelled(self, house: House, task: TaskName, metric: Metric = "accuracy") -> Labelled:
         """What the newest labelled captures of a task say."""
         with self._lock:
-            series = self._series.setdefault((house, task), Series(task))
-            self._series.move_to_end((house, task))
+            series = self._series.setdefault((house, task, metric), Series(task, metric))
+            self._series.move_to_end((house, task, metric))
             while len(self._series) > self._most:
                 self._series.popitem(last=False)
         return series.read(house.log)
 
 
-def _row(found: LabelledCapture) -> LabelledRow:
+def _row(found: LabelledCapture, metric: Metric) -> LabelledRow:
     return LabelledRow(
         seq=found.capture.seq,
         captured_at=found.capture.captured_at,
         labelled_at=found.label.labelled_at,
         adapter=found.capture.adapter_digest,
         label=found.label.value,
-        wrong=found.wrong,
+        score=row_score(found.capture.prediction.label, found.label.value, metric),
     )
 
 
@@ -168,7 +176,7 @@ def windows_of(rows: Sequence[LabelledRow]) -> tuple[WindowPoint, ...]:
 
 
 def _point(rows: Sequence[LabelledRow]) -> WindowPoint:
-    right = sum(not r.wrong for r in rows)
+    right = sum(r.score for r in rows)
     lower, upper = wilson(right, len(rows))
     return WindowPoint(
         first_at=rows[0].captured_at,
@@ -180,8 +188,9 @@ def _point(rows: Sequence[LabelledRow]) -> WindowPoint:
     )
 
 
-def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927).
+def wilson(hits: float, rows: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927). For scores between 0 and 1, ``hits`` is their sum; they vary less than a share does,
+    so that the interval is rather too wide.
 
     >>> tuple(round(bound, 3) for bound in wilson(45, 50))
     (0.786, 0.957)
@@ -194,15 +203,15 @@ def wilson(hits: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
 def quality_of(found: Labelled, digest: AdapterDigest | None) -> RecentQuality:
     """Quality now: of one version, on its newest labelled captures. Nothing labelled: unknown."""
     own = [r for r in found.rows if r.adapter == digest][-NOW_ROWS:]
-    by_label: dict[str, list[bool]] = defaultdict(list)
+    by_label: dict[str, list[float]] = defaultdict(list)
     for row in own:
-        by_label[row.label].append(row.wrong)
-    overall = _score([row.wrong for row in own]) if own else None
-    return RecentQuality(overall=overall, by_label={label: _score(wrongs) for label, wrongs in sorted(by_label.items())})
+        for label in labels_in(row.label):
+            by_label[label].append(row.score)
+    overall = _score([row.score for row in own]) if own else None
+    return RecentQuality(overall=overall, by_label={label: _score(scores) for label, scores in sorted(by_label.items())})
 
 
-def _score(wrongs: Sequence[bool]) -> RecentScore:
-    rows = len(wrongs)
-    right = rows - sum(wrongs)
+def _score(scores: Sequence[float]) -> RecentScore:
+    rows, right = len(scores), sum(scores)
     lower, upper = wilson(right, rows)
     return RecentScore(value=right / rows, lower=lower, upper=upper, row_count=rows)

@@ -99,7 +99,7 @@ def facts_of(house: House, task: TaskName) -> TaskFacts:
         replicas = work.replicas.live(house.clock() - timedelta(days=1))
         snapshot_count = len(work.snapshots.of_task(task))
     last_seq, label_count = house.log.last_seq(task), house.log.label_count(task)
-    labelled = _series.labelled(house, task)
+    labelled = _series.labelled(house, task, contract.metric)
     newest = house.log.newest(task, 1)
     return TaskFacts(
         contract=contract,

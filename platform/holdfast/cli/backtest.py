@@ -17,7 +17,7 @@ from holdfast.cli.backtest_plot import show
 from holdfast.domain.backtest import Backtest, ReplayPlan, check_plan, derived_contract, warmup_rows
 from holdfast.domain.datasets import HistoryRow
 from holdfast.domain.records import to_plain
-from holdfast.domain.tasks import TaskContract
+from holdfast.domain.tasks import Kind, TaskContract
 from holdfast.errors import DataInvalid, StorageRefused
 from holdfast.flows.backtest import backtest
 from holdfast.settings import read_settings
@@ -33,6 +33,9 @@ Without --policy the rung is `head` (a classifier on the frozen embedding; minut
 cool-down, and drift of the inputs alone may start a retraining. With --policy FILE (a task contract) its monitoring, retraining and
 promotion policy, base and token limit are used, so `rung: lora` or `smallest` replays what those would do; its labels are replaced by
 those of the warm-up, and new ones are allowed.
+
+Sets of labels (--kind multi-label) and spans (--kind extraction) are scored by the mean F1 of a row, unless a policy's metric says
+otherwise; the quality monitor counts answers that are wrong anywhere.
 """
 
 
@@ -44,8 +47,11 @@ def register(app: typer.Typer) -> None:
 def _command(  # noqa: PLR0917 - one parameter per option
     history: Annotated[Path, typer.Argument(help="The file.")],
     text: Annotated[str | None, typer.Option(help="Column of the texts; absent means the first of the usual names.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the labels. Rows with several labels in a list are left out.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the labels. Of single labels, rows with a list of several are left out.")
+    ] = None,
     time: Annotated[str | None, typer.Option(help="Column of the times.")] = None,
+    kind: Annotated[Kind, typer.Option(help="`multi-label`: lists of labels, or a|b; `extraction`: lists of spans.")] = "classification",
     warmup_share: Annotated[float, typer.Option(help="Share of the rows, the oldest, that the first version is trained on.")] = 0.2,
     label_delay: Annotated[int, typer.Option(help="Events until the label of an event is known.")] = 100,
     label_share: Annotated[float, typer.Option(help="Share of events whose label ever becomes known to the loop.")] = 1.0,
@@ -59,8 +65,8 @@ def _command(  # noqa: PLR0917 - one parameter per option
     check_plan(plan)
     _check_targets(json_out, html_out)
     aside = Console(stderr=True)
-    rows = bootstrap_backtest.read_history(history, text=text, label=label, time=time, say=aside.print)
-    contract = contract_for(rows, plan, policy, source=str(history))
+    rows = bootstrap_backtest.read_history(history, text=text, label=label, time=time, kind=kind, say=aside.print)
+    contract = contract_for(rows, plan, policy, kind=kind, source=str(history))
     result = run(rows, contract, plan, aside)
     if html_out is not None:
         bootstrap_backtest.write_page(result, html_out, title=history.name)
@@ -71,16 +77,24 @@ def _command(  # noqa: PLR0917 - one parameter per option
         _write_json(result, json_out)
 
 
-def contract_for(rows: tuple[HistoryRow, ...], plan: ReplayPlan, policy: Path | None, *, source: str) -> TaskContract:
+def contract_for(
+    rows: tuple[HistoryRow, ...], plan: ReplayPlan, policy: Path | None, *, kind: Kind = "classification", source: str
+) -> TaskContract:
     """The contract that a history is replayed under. Raises ContractInvalid, DataInvalid."""
     try:
         warmup = rows[: warmup_rows(rows, plan)]
     except DataInvalid as error:
         raise DataInvalid(**{**error.fields, "source": source}) from None
-    derived = derived_contract(warmup)
+    derived = derived_contract(warmup, kind=kind)
     if policy is None:
         return derived
-    return replace(bootstrap_backtest.read_contract(policy), labels=derived.labels, labels_open=True)
+    given = bootstrap_backtest.read_contract(policy)
+    if given.kind != kind:
+        raise DataInvalid(
+            source=str(policy), problem=f"it is of kind {given.kind}, the history is read as {kind}", place="kind",
+            remedy=f"write --kind {given.kind}.",
+        )  # fmt: skip
+    return replace(given, labels=derived.labels, labels_open=True)
 
 
 def run(rows: tuple[HistoryRow, ...], contract: TaskContract, plan: ReplayPlan, aside: Console) -> Backtest:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from holdfast.cli import show
 from holdfast.cli.context import AsJson, Task, client_of
 from holdfast.errors import RequestInvalid
 
+LABEL_HELP = """What the answer should have been: a label; several as a|b (none: []); spans as JSON,
+[{"field": "city", "start": 3, "end": 7}], or {"city": "Oslo"} where that text stands once."""
 BATCH_ROWS = 500
 """Labels in one request; a request with a label that cannot be right is refused whole."""
 
@@ -34,15 +37,22 @@ def predict(
     if as_json:
         show.as_json(answers)
         return
-    rows = [(a["label"], a["confidence"], a["request_id"], show.short(a["adapter_digest"]), a["latency_ms"]) for a in answers]
-    show.table(("label", "confidence", "capture", "adapter", "ms"), rows)
+    rows = [(_answer(a), a["confidence"], a["request_id"], show.short(a["adapter_digest"]), a["latency_ms"]) for a in answers]
+    show.table(("answer" if any("label" not in a for a in answers) else "label", "confidence", "capture", "adapter", "ms"), rows)
+
+
+def _answer(body: Mapping[str, Any]) -> str:
+    """An answer of any kind in one cell."""
+    if "spans" in body:
+        return ", ".join(f"{span['field']}: {span['text']}" for span in body["spans"]) or "(none)"
+    return ", ".join(body["labels"]) or "(none)" if "labels" in body else str(body["label"])
 
 
 def label(
     context: typer.Context,
     task: Task,
     capture: Annotated[str | None, typer.Argument(metavar="[CAPTURE]", help="Id of the capture.", show_default=False)] = None,
-    value: Annotated[str | None, typer.Argument(metavar="[LABEL]", help="What the answer should have been.", show_default=False)] = None,
+    value: Annotated[str | None, typer.Argument(metavar="[LABEL]", help=LABEL_HELP, show_default=False)] = None,
     *,
     file: Annotated[Path | None, typer.Option("--file", help="File with the columns capture_id and label.", show_default=False)] = None,
     source: Annotated[str, typer.Option("--source", help="Who says so.")] = "person",

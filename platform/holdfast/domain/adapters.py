@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -90,8 +90,8 @@ class Manifest:
 
     @property
     def output_count(self) -> int:
-        """Outputs of the head: one per label; of an extraction `outside`, then a begin for each field, then an inside for each."""
-        return 2 * len(self.labels) + 1 if self.kind == "extraction" else len(self.labels)
+        """Outputs of its head."""
+        return output_count(self.kind, self.labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +125,11 @@ class AdapterVersion:
     """MLflow run, once recorded."""
     registry_version: str | None = None
     """MLflow model version, once registered."""
+
+
+def output_count(kind: Kind, labels: Sequence[str]) -> int:
+    """Outputs of a head: one per label; of an extraction `outside`, then a begin for each field, then an inside for each."""
+    return 2 * len(labels) + 1 if kind == "extraction" else len(labels)
 
 
 def adapter_digest(manifest: Manifest) -> AdapterDigest:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.domain.answers import label_counts
 from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.domain.datasets import Example
+from holdfast.domain.labelling import problem_of
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import DataInvalid, Problem
 
@@ -42,10 +44,10 @@ class Audit:
     duplicate_count: int
     """Rows beyond the first with the same normalised text and the same label."""
     conflict_count: int
-    """Distinct texts that carry more than one label."""
+    """Distinct texts that carry more than one answer."""
     one_class: bool
     label_counts: Mapping[str, int]
-    """Most frequent first."""
+    """Label or field to the rows that hold it, most frequent first."""
     length: LengthQuantiles | None
     """None when there is no row."""
     error_count: int
@@ -97,27 +99,27 @@ def inspect_examples(examples: Sequence[Example], contract: TaskContract) -> Aud
     labels_of: dict[str, set[str]] = defaultdict(set)
     for example in examples:
         labels_of[normalised(example.text)].add(example.label)
-    counts = Counter(example.label for example in examples)
+    counts, values = label_counts(example.label for example in examples), {example.label for example in examples}
     conflicts = sum(len(labels) > 1 for labels in labels_of.values())
     pairs = sum(len(labels) for labels in labels_of.values())
-    errors = _errors(examples, contract, counts)
-    label_counts = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    errors = _errors(examples, contract, len(values))
+    ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return Audit(
         row_count=len(examples),
         text_count=len(labels_of),
         empty_count=sum(not example.text.strip() for example in examples),
         duplicate_count=len(examples) - pairs,
         conflict_count=conflicts,
-        one_class=len(counts) == 1,
-        label_counts=label_counts,
+        one_class=len(values) == 1,
+        label_counts=ordered,
         length=_length_quantiles(examples),
         error_count=len(errors),
         errors=tuple(errors[:SHOWN]),
-        warnings=tuple(_warnings(label_counts, len(examples) - pairs, conflicts)),
+        warnings=tuple(_warnings(ordered, len(examples) - pairs, conflicts)),
     )
 
 
-def _errors(examples: Sequence[Example], contract: TaskContract, counts: Mapping[str, int]) -> list[Problem]:
+def _errors(examples: Sequence[Example], contract: TaskContract, value_count: int) -> list[Problem]:
     if not examples:
         return [Problem("the data", "there is no row")]
     problems = []
@@ -125,26 +127,21 @@ def _errors(examples: Sequence[Example], contract: TaskContract, counts: Mapping
         wrong = _row_error(example, contract)
         if wrong is not None:
             problems.append(Problem(f"row {number}", wrong))
-    if len(counts) < 2:
+    if value_count < 2:
         problems.append(Problem("label", "every row has the same label; at least two classes are needed"))
     return problems
 
 
 def _row_error(example: Example, contract: TaskContract) -> str | None:
     """The first thing wrong with one row; None when it is usable."""
-    text, label = example.text, example.label
+    text = example.text
     if not text.strip():
         return "the text is empty"
     if len(text) > MAX_TEXT_CHARS:
         return f"the text is huge ({len(text):,} characters, {MAX_TEXT_CHARS:,} at most)"
     if is_binary(text):
         return "the text is binary, not text"
-    if not label.strip():
-        return "the label is empty"
-    if not contract.labels_open and label not in contract.labels:
-        known = ", ".join(contract.labels[:10]) + (", …" if len(contract.labels) > 10 else "")
-        return f"the label {label!r} is not one of the contract ({known})"
-    return None
+    return problem_of(example.label, text, contract)
 
 
 def is_binary(text: str) -> bool:
@@ -174,7 +171,7 @@ def _warnings(label_counts: Mapping[str, int], duplicates: int, conflicts: int) 
     if duplicates:
         warnings.append(f"{duplicates} duplicate row(s); equal texts are kept in one split")
     if conflicts:
-        warnings.append(f"{conflicts} text(s) carry more than one label; one of them is wrong")
+        warnings.append(f"{conflicts} text(s) carry more than one label or answer; one of them is wrong")
     return warnings
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from holdfast.domain.answers import label_counts
 from holdfast.domain.datasets import HistoryRow
 from holdfast.domain.ids import TaskName
-from holdfast.domain.tasks import MonitoringPolicy, PromotionPolicy, RetrainingPolicy, TaskContract
+from holdfast.domain.tasks import Kind, MonitoringPolicy, PromotionPolicy, RetrainingPolicy, TaskContract
 from holdfast.errors import DataInvalid, RequestInvalid
 
 SMALLEST_WARMUP = 100
@@ -38,7 +38,7 @@ class ReplayPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Accuracy of the three arms over one stretch of the history."""
+    """Accuracy of the three arms over one stretch of the history; of sets and spans the mean F1 of a row, where the contract says so."""
 
     start: datetime
     end: datetime
@@ -124,11 +124,11 @@ class Backtest:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One replayed event: whether each arm was right."""
+    """One replayed event: how right each arm was, 0..1 in the metric of the contract."""
 
-    loop: bool
-    frozen: bool
-    bound: bool
+    loop: float
+    frozen: float
+    bound: float
 
 
 def check_plan(plan: ReplayPlan) -> None:
@@ -160,8 +160,9 @@ def warmup_rows(history: Sequence[HistoryRow], plan: ReplayPlan) -> int:
     return count
 
 
-def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> TaskContract:
-    """The contract of a history that comes without one: labels of the warm-up, open to new ones, no floor, no cool-down.
+def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head", kind: Kind = "classification") -> TaskContract:
+    """The contract of a history that comes without one: labels of the warm-up, open to new ones, no floor, no cool-down; sets and
+    spans are judged by the mean F1 of their rows.
 
     Drift of the inputs alone may start a retraining: the labels are there, and the gate lets through only what is surely better.
 
@@ -169,9 +170,11 @@ def derived_contract(warmup: Sequence[HistoryRow], *, rung: str = "head") -> Tas
     a third of them judge the candidate, and a handful adds nothing to thousands.
     The loss on past rows that is tolerated is what the held-out fifth of the warm-up can tell apart from none.
     """
-    labels = Counter(row.label for row in warmup)
+    labels = label_counts(row.label for row in warmup)
     return TaskContract(
         task=TaskName("backtest"),
+        kind=kind,
+        metric="accuracy" if kind == "classification" else "f1",
         labels=tuple(sorted(labels)),
         labels_open=True,
         floor=0.0,
@@ -237,5 +240,5 @@ def share_of_gap(loop: float, frozen: float, bound: float) -> float | None:
     return None if bound - frozen < 0.005 else round((loop - frozen) / (bound - frozen), 3)
 
 
-def _share(flags: Sequence[bool]) -> float:
+def _share(flags: Sequence[float]) -> float:
     return round(sum(flags) / len(flags), 6)

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.answers import kind_of, labels_in, spans_in
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.scorers import Scorers
 from holdfast.domain.statistics.confidence import two_shares
@@ -134,7 +135,7 @@ def _traffic(case: Case, lexicon: Lexicon) -> Diagnosis:
 
 def _cause(case: Case, errors: _Errors, novel_now: NDArray[np.bool_], novel_before: NDArray[np.bool_]) -> Cause:
     wrong, rows = errors.now
-    fresh = sum(row.label.value not in case.known_labels for row in case.labelled)
+    fresh = sum(bool(_unknown(case, row)) for row in case.labelled)
     if fresh >= NEW_CLASS_ROWS and fresh >= NEW_CLASS_SHARE * wrong:
         return "new class"
     risen = "quality" in case.alarmed or two_shares(wrong, rows, *errors.before)[1] > 0
@@ -213,13 +214,31 @@ def _sentence(case: Case, cause: Cause, errors: _Errors, novel_now: NDArray[np.b
 def _where_wrong(case: Case, cause: Cause, errors: _Errors) -> list[str]:
     """The labels and the kind of input that the errors fall on."""
     if cause == "new class":
-        fresh = Counter(row.label.value for row in case.labelled if row.label.value not in case.known_labels)
+        fresh = Counter(label for row in case.labelled for label in _unknown(case, row))
         return [f"labels the version does not know: {', '.join(f'{name} ({n})' for name, n in _top(fresh))}"]
-    wrong = Counter(f"{row.label.value} answered as {row.capture.prediction.label}" for row in case.labelled if row.wrong)
+    wrong = Counter(words for row in case.labelled if row.wrong for words in _mistakes(row))
     part = "familiar" if cause == "concept change" else "new"
     rate = _rate(errors.familiar if part == "familiar" else errors.novel)
     found = [f"{rate:.0%} of the {part} inputs are answered wrong"] if cause in ("concept change", "input drift") else []
     return found + ([f"most often {', '.join(f'{name} ({n})' for name, n in _top(wrong))}"] if wrong else [])
+
+
+def _unknown(case: Case, row: LabelledCapture) -> list[str]:
+    return [label for label in labels_in(row.label.value) if label not in case.known_labels]
+
+
+def _mistakes(row: LabelledCapture) -> list[str]:
+    """What was wrong, in words that can be counted: of sets and spans each label by itself."""
+    said, right = row.capture.prediction.label, row.label.value
+    if kind_of(right) == "classification":
+        return [f"{right} answered as {said}"]
+    ours, true = set(labels_in(said)), set(labels_in(right))
+    found = [f"{label} missed" for label in sorted(true - ours)] + [f"{label} said without reason" for label in sorted(ours - true)]
+    return found or [f"{label} cut out wrongly" for label in _cut_wrongly(said, right)]
+
+
+def _cut_wrongly(said: str, right: str) -> list[str]:
+    return sorted({span.field for span in set(spans_in(said)) ^ set(spans_in(right))})
 
 
 def _top(counts: Counter[str]) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -18,11 +18,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.answers import labels_in, row_score
 from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, VerdictId, derive
 from holdfast.domain.retraining import HoldoutScores
 from holdfast.domain.statistics.confidence import Interval, interval
-from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy, Rung, TaskContract
+from holdfast.domain.tasks import Metric, PromotionPolicy, RetrainingPolicy, Rung, TaskContract
 
 Outcome = Literal["pass", "fail", "need more"]
 
@@ -56,7 +57,7 @@ class Verdict:
     outcome: Outcome
     criteria: tuple[CriterionResult, ...]
     slices: tuple[CriterionResult, ...] = ()
-    """Per true label, for reading; a slice fails the verdict only when its loss is sure."""
+    """Per true label (or field), for reading; a slice fails the verdict only when its loss is sure."""
     judged_at: datetime
     expires_at: datetime
 
@@ -72,11 +73,12 @@ MIN_SLICE_ROWS = 10
 RUNG_ALPHA = 0.05
 """Error rate of the choice between the rungs; the gate judges the chosen one anyway."""
 MOST_ROWS_NEEDED = 1_000_000
+METRIC_WORDS: Mapping[str, str] = {"accuracy": "accuracy", "f1": "mean F1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Holdout:
-    """Held-out rows in an order that depends on nothing but their ids, with who was right: 1.0 or 0.0, [n] each."""
+    """Held-out rows in an order that depends on nothing but their ids, with how right each was in the task's metric: 0..1, [n] each."""
 
     rows: tuple[SnapshotRow, ...]
     candidate: NDArray[np.float64]
@@ -84,13 +86,19 @@ class _Holdout:
 
     @property
     def gain(self) -> NDArray[np.float64]:
-        """Candidate minus champion per row: -1, 0 or 1."""
+        """Candidate minus champion per row: -1..1."""
         assert self.champion is not None
         return self.candidate - self.champion
 
     def where(self, **fields: str) -> NDArray[np.bool_]:
         """Mask [n] of the rows with these field values."""
         return np.array([all(getattr(r, name) == value for name, value in fields.items()) for r in self.rows], dtype=bool)
+
+    def by_label(self) -> dict[str, NDArray[np.bool_]]:
+        """True label to the mask [n] of the rows whose truth holds it, in order of name."""
+        held = [frozenset(labels_in(row.label)) for row in self.rows]
+        names = sorted(frozenset[str]().union(*held))
+        return {name: np.array([name in labels for labels in held], dtype=bool) for name in names}
 
 
 def judge(
@@ -113,7 +121,7 @@ def judge(
     criteria = [_integrity(problem, rows)]
     slices: tuple[CriterionResult, ...] = ()
     if problem is None:
-        held = _holdout(rows, candidate, champion)
+        held = _holdout(rows, candidate, champion, contract.metric)
         criteria.append(_floor(contract, held))
         if champion is not None:
             slices = _slices(policy, held)
@@ -127,7 +135,9 @@ def judge(
     )  # fmt: skip
 
 
-def pick_rung(policy: RetrainingPolicy, head: HoldoutScores, lora: HoldoutScores | None, rows: Sequence[SnapshotRow]) -> Rung:
+def pick_rung(
+    policy: RetrainingPolicy, head: HoldoutScores, lora: HoldoutScores | None, rows: Sequence[SnapshotRow], metric: Metric = "accuracy"
+) -> Rung:
     """The rung that becomes the candidate: what the contract names, else the head unless LoRA is surely better on the held-out rows."""
     if lora is None or policy.rung == "head":
         return "head"
@@ -135,7 +145,7 @@ def pick_rung(policy: RetrainingPolicy, head: HoldoutScores, lora: HoldoutScores
         return "lora"
     if _problem(rows, lora, head) is not None:
         return "head"
-    gain = interval(_holdout(rows, lora, head).gain, alpha=_sides(RUNG_ALPHA), low=-1.0)
+    gain = interval(_holdout(rows, lora, head, metric).gain, alpha=_sides(RUNG_ALPHA), low=-1.0)
     return "lora" if gain is not None and gain.lower > 0 else "head"
 
 
@@ -163,14 +173,16 @@ def _problem(rows: Sequence[SnapshotRow], *scores: HoldoutScores | None) -> str 
     return None
 
 
-def _holdout(rows: Sequence[SnapshotRow], candidate: HoldoutScores, champion: HoldoutScores | None) -> _Holdout:
+def _holdout(rows: Sequence[SnapshotRow], candidate: HoldoutScores, champion: HoldoutScores | None, metric: Metric) -> _Holdout:
     held = sorted((r for r in rows if r.split == "holdout"), key=lambda r: hashlib.sha256(f"{r.row_id}".encode()).digest())
-    return _Holdout(rows=tuple(held), candidate=_right(held, candidate), champion=_right(held, champion) if champion else None)
+    return _Holdout(
+        rows=tuple(held), candidate=_right(held, candidate, metric), champion=_right(held, champion, metric) if champion else None
+    )
 
 
-def _right(rows: Sequence[SnapshotRow], scores: HoldoutScores) -> NDArray[np.float64]:
+def _right(rows: Sequence[SnapshotRow], scores: HoldoutScores, metric: Metric) -> NDArray[np.float64]:
     said = dict(zip(scores.row_ids, scores.predictions, strict=True))
-    return np.array([float(said[row.row_id] == row.label) for row in rows])
+    return np.array([row_score(said[row.row_id], row.label, metric) for row in rows])
 
 
 def _integrity(problem: str | None, rows: Sequence[SnapshotRow]) -> CriterionResult:
@@ -186,7 +198,14 @@ def _floor(contract: TaskContract, held: _Holdout) -> CriterionResult:
     on_recent = held.champion is not None and recent.sum() >= contract.promotion.min_holdout_rows
     values = held.candidate[recent] if on_recent else held.candidate
     where = "recent" if on_recent else "all"
-    return _criterion("quality floor", values, contract.floor, contract.promotion, what=f"accuracy on {where} held-out rows", low=0.0)
+    return _criterion(
+        "quality floor",
+        values,
+        contract.floor,
+        contract.promotion,
+        what=f"{METRIC_WORDS[contract.metric]} on {where} held-out rows",
+        low=0.0,
+    )
 
 
 def _not_worse(policy: PromotionPolicy, held: _Holdout) -> CriterionResult:
@@ -202,8 +221,7 @@ def _better(policy: PromotionPolicy, held: _Holdout) -> CriterionResult:
 
 
 def _slices(policy: PromotionPolicy, held: _Holdout) -> tuple[CriterionResult, ...]:
-    masks = {label: held.where(label=label) for label in sorted({row.label for row in held.rows})}
-    big = {label: mask for label, mask in masks.items() if mask.sum() >= MIN_SLICE_ROWS}
+    big = {label: mask for label, mask in held.by_label().items() if mask.sum() >= MIN_SLICE_ROWS}
     alpha = _sides(policy.alpha / max(1, len(big)))
     return tuple(
         _decide(label, interval(held.gain[mask], alpha=alpha, low=-1.0), -policy.margin, what=f"gain on rows of {label!r}")

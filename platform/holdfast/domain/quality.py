@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from holdfast.domain.answers import labels_in
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.statistics.confidence import interval
 
@@ -50,10 +51,11 @@ def score(wrong: Sequence[bool], *, alpha: float = ALPHA) -> Score | None:
 
 
 def quality_of(labelled: Sequence[LabelledCapture]) -> QualityReport:
-    """Overall and per true label, each label with its own interval (not simultaneous over labels)."""
+    """Overall and per true label (rows whose truth holds it), each label with its own interval (not simultaneous over labels)."""
     flags: dict[str, list[bool]] = {}
     for row in labelled:
-        flags.setdefault(row.label.value, []).append(row.wrong)
+        for label in labels_in(row.label.value):
+            flags.setdefault(label, []).append(row.wrong)
     scores = {label: score(wrong) for label, wrong in sorted(flags.items())}
     return QualityReport(
         overall=score([row.wrong for row in labelled]),

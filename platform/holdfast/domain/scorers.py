@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.answers import label_counts, leading
 from holdfast.domain.captures import Capture
 from holdfast.domain.statistics import scores as embedding
 from holdfast.domain.statistics.conformal import bins_of, edges_of
@@ -30,7 +31,9 @@ class Scorers:
     embedding: embedding.EmbeddingScorer | None
     """None when the training rows cannot carry one: the monitor then says that it has not enough data."""
     label_ranks: Mapping[str, int]
-    """Predicted label to its place by falling frequency; a label never predicted comes after all of them."""
+    """Leading label of a prediction to its place by falling frequency; one that never led comes after all of them."""
+    label_counts: Mapping[str, int]
+    """Label to the number of predictions that hold it; the rarest of an answer leads (`answers.leading`)."""
     edges: Mapping[str, tuple[NDArray[np.float64], ...]]
     """Monitor name to the bin edges of each of its components."""
     calibration: Mapping[str, NDArray[np.int64]]
@@ -41,16 +44,18 @@ def fit(reference: ReferenceWindow) -> Scorers:
     """The scorers of a version. Deterministic."""
     fitted = reference.fitted
     scorer = _fit_embedding(fitted)
-    ranks = {label: rank for rank, (label, _) in enumerate(sorted(Counter(fitted.predictions).items(), key=lambda i: (-i[1], i[0])))}
+    counts = label_counts(fitted.predictions)
+    leaders = Counter(leading(said, counts) for said in fitted.predictions)
+    ranks = {label: rank for rank, (label, _) in enumerate(sorted(leaders.items(), key=lambda i: (-i[1], i[0])))}
     edges = {
         "embedding": _embedding_edges(scorer, fitted.embeddings),
         "label_mix": (np.arange(len(ranks)) + 0.5,),
         "confidence": _confidence_edges(fitted.confidences),
         "quality": (np.array([0.5]),),
     }
-    bare = Scorers(embedding=scorer, label_ranks=ranks, edges=edges, calibration={})
+    bare = Scorers(embedding=scorer, label_ranks=ranks, label_counts=counts, edges=edges, calibration={})
     calibration = {name: _counted(bins, edges[name]) for name, bins in _reference_bins(bare, reference.calibration).items()}
-    return Scorers(embedding=scorer, label_ranks=ranks, edges=edges, calibration=calibration)
+    return Scorers(embedding=scorer, label_ranks=ranks, label_counts=counts, edges=edges, calibration=calibration)
 
 
 def capture_bins(scorers: Scorers, name: str, captures: Sequence[Capture]) -> NDArray[np.int64]:
@@ -88,7 +93,9 @@ def _reference_bins(scorers: Scorers, rows: WindowRows) -> dict[str, NDArray[np.
 def _fit_embedding(rows: WindowRows) -> embedding.EmbeddingScorer | None:
     if len(rows) < 2 or rows.embeddings.ndim != 2:
         return None
-    names = [said if label is None else label for said, label in zip(rows.predictions, rows.labels, strict=True)]
+    values = [said if label is None else label for said, label in zip(rows.predictions, rows.labels, strict=True)]
+    counts = label_counts(values)
+    names = [leading(value, counts) for value in values]  # a centroid for each label, not for each set of them
     return embedding.fit_embedding(embedding.halved(rows.embeddings), names)
 
 
@@ -117,7 +124,8 @@ def _embedding_bins(scorers: Scorers, rows: NDArray[np.floating]) -> NDArray[np.
 
 def _label_bins(scorers: Scorers, labels: Sequence[str]) -> NDArray[np.int64]:
     unseen = len(scorers.label_ranks)
-    return np.array([scorers.label_ranks.get(label, unseen) for label in labels], dtype=np.int64)[:, None]
+    ranks = [scorers.label_ranks.get(leading(label, scorers.label_counts), unseen) for label in labels]
+    return np.array(ranks, dtype=np.int64)[:, None]
 
 
 def _confidence_bins(scorers: Scorers, confidences: NDArray[np.float32]) -> NDArray[np.int64]:

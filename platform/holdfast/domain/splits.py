@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.answers import label_counts, labels_in
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.datasets import Example, Period, SnapshotRow, Split
 from holdfast.domain.tasks import RetrainingPolicy
@@ -25,7 +26,7 @@ FIRST_SHARES: Mapping[str, float] = {"holdout": 0.2, "validation": 0.1}
 RECENT_SHARES: Mapping[str, float] = {"holdout": 0.35, "validation": 0.1}
 """Recent rows are few and both teach and judge; a third to judge lets a verdict of a few hundred rows be sure."""
 RARE = 5
-"""A label with fewer rows than this is all kept for training: one held-out row says nothing."""
+"""The rows of a label (or field) with fewer rows than this are all kept for training: one held-out row says nothing."""
 NEIGHBOURS = 10
 """So many nearest recent rows are asked whether they contradict a past row."""
 LEAST_NEAR = 5
@@ -62,7 +63,12 @@ def first_snapshot(examples: Iterable[Example], *, seed: int) -> FrozenRows:
     rare = _rare(example.label for example in kept.values())
     rows = [
         _row(
-            example.text, example.label, _split(key, FIRST_SHARES, seed, example.label in rare), "past", example.source, example.capture_id
+            example.text,
+            example.label,
+            _split(key, FIRST_SHARES, seed, _holds(rare, example.label)),
+            "past",
+            example.source,
+            example.capture_id,
         )
         for key, example in kept.items()
     ]
@@ -91,7 +97,7 @@ def next_snapshot(
     for key, item in newest.items():
         period: Period = "recent" if key in recent_keys else "past"
         shares = RECENT_SHARES if period == "recent" else FIRST_SHARES
-        split = splits.get(key) or _split(key, shares, seed, item.label.value in rare)
+        split = splits.get(key) or _split(key, shares, seed, _holds(rare, item.label.value))
         fresh[period].append(_row(item.capture.text, item.label.value, split, period, item.label.source, item.capture.capture_id))
     kept = [replace(row, period="past") for row in past if normalised(row.text) not in newest] + fresh["past"]
     recent_items = [newest[key] for key in newest if key in recent_keys]
@@ -130,15 +136,19 @@ def contradicted_texts(
 
 
 def _disagree(label: str, others: Sequence[str]) -> bool:
-    """Whether near labels clearly say something else.
+    """Whether near labels clearly say something else. Sets that share a label agree, and so do extractions that share a field.
 
     >>> _disagree("billing", ["sales"] * 5 + ["billing"]), _disagree("billing", ["sales"] * 3 + ["billing"] * 3)
+    (True, False)
+    >>> _disagree('["a"]', ['["b"]'] * 6), _disagree('["a"]', ['["a","b"]'] * 6)
     (True, False)
     """
     if len(others) < LEAST_NEAR:
         return False
-    first, count = Counter(others).most_common(1)[0]
-    return first != label and count >= SHARE_OTHER * len(others) and others.count(label) <= SHARE_SAME * len(others)
+    own = frozenset(labels_in(label))
+    first, count = Counter(labels_in(other) for other in others).most_common(1)[0]
+    same = sum(other == label or not own.isdisjoint(labels_in(other)) for other in others)
+    return own.isdisjoint(first) and own != frozenset(first) and count >= SHARE_OTHER * len(others) and same <= SHARE_SAME * len(others)
 
 
 def _vectors_by_text(reference: ReferenceWindow) -> dict[str, NDArray[np.float32]]:
@@ -173,7 +183,11 @@ def _split(key: str, shares: Mapping[str, float], seed: int, rare: bool) -> Spli
 
 
 def _rare(labels: Iterable[str]) -> frozenset[str]:
-    return frozenset(label for label, count in Counter(labels).items() if count < RARE)
+    return frozenset(label for label, count in label_counts(labels).items() if count < RARE)
+
+
+def _holds(rare: frozenset[str], value: str) -> bool:
+    return not rare.isdisjoint(labels_in(value))
 
 
 def _row(text: str, label: str, split: Split, period: Period, source: str, capture_id: str | None = None) -> SnapshotRow:  # noqa: PLR0917

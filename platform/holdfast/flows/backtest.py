@@ -15,6 +15,7 @@ import numpy as np
 
 from holdfast.domain import backtest as arithmetic
 from holdfast.domain.alerts import Alert
+from holdfast.domain.answers import label_counts
 from holdfast.domain.backtest import AlertMark, Backtest, Outcome, PromotionMark, ReplayPlan, RetrainingMark, Totals
 from holdfast.domain.captures import Capture, Label
 from holdfast.domain.datasets import Example, HistoryRow
@@ -48,7 +49,7 @@ def backtest(
     periods = []
     for start, stop in arithmetic.cut(warmup, len(history), plan.period_count):
         rows = history[start:stop]
-        frozen_right = right(ask(stage.engine, first, [row.text for row in rows]), rows)
+        frozen_right = right(ask(stage.engine, first, [row.text for row in rows]), rows, contract.metric)
         bound_right = bound.answer(history[:start], rows)
         loop_right = loop.play(rows, lambda done, at=start: say(at + done - warmup, len(history) - warmup))  # type: ignore[misc]
         periods.append(arithmetic.period_of(rows, [Outcome(*o) for o in zip(loop_right, frozen_right, bound_right, strict=True)]))
@@ -56,7 +57,7 @@ def backtest(
     of_loop, of_frozen, of_bound = arithmetic.accuracies(periods)
     totals = Totals(
         rows=len(history), warmup_rows=warmup, events=len(history) - warmup, labels_known=loop.labels_known,
-        labels_new=len({row.label for row in history[warmup:]} - {row.label for row in history[:warmup]}),
+        labels_new=len(_labels(history[warmup:]) - _labels(history[:warmup])),
         accuracy_loop=of_loop, accuracy_frozen=of_frozen, accuracy_bound=of_bound,
         share_of_gap=arithmetic.share_of_gap(of_loop, of_frozen, of_bound), alert_count=len(alerts),
         retraining_count=len(retrainings), promotion_count=len(promotions), rung=contract.retraining.rung,
@@ -108,9 +109,9 @@ class LoopArm:
         self._settle()
         return digest
 
-    def play(self, rows: Sequence[HistoryRow], say: Callable[[int], None]) -> list[bool]:
-        """Answer the rows in their order and let the loop look after every batch; whether each answer was right."""
-        flags: list[bool] = []
+    def play(self, rows: Sequence[HistoryRow], say: Callable[[int], None]) -> list[float]:
+        """Answer the rows in their order and let the loop look after every batch; how right each answer was."""
+        flags: list[float] = []
         for start in range(0, len(rows), self.plan.batch_rows):
             batch = rows[start : start + self.plan.batch_rows]
             self.clock.reach(batch[-1].at)
@@ -120,7 +121,7 @@ class LoopArm:
             say(len(flags))
         return flags
 
-    def _serve(self, batch: Sequence[HistoryRow]) -> list[bool]:
+    def _serve(self, batch: Sequence[HistoryRow]) -> list[float]:
         with self.house.unit_of_work() as uow:
             route = uow.assignments.table().routes[self.task]
         choices = [choose(route, _capture_id(row)) for row in batch]
@@ -136,7 +137,7 @@ class LoopArm:
         record.record_captures(self.house.log, captures)
         self._seen = batch[-1].index
         self._waiting += [row for row in batch if arithmetic.becomes_known(row.index, self.plan)]
-        return right(answers, batch)
+        return right(answers, batch, self.contract.metric)
 
     def _deliver(self, newest: int) -> None:
         due = [row for row in self._waiting if row.index + self.plan.label_delay <= newest]
@@ -228,6 +229,10 @@ class LoopArm:
         """Position in the history of the capture with that seq, or of the first after it."""
         found = self.house.log.after(self.task, seq - 1, 1)
         return int(found[0].capture_id.removeprefix("event-")) if found else self._seen
+
+
+def _labels(rows: Sequence[HistoryRow]) -> frozenset[str]:
+    return frozenset(label_counts(row.label for row in rows))
 
 
 def _capture_id(row: HistoryRow) -> CaptureId:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from holdfast.domain.answers import label_counts, row_score
 from holdfast.domain.datasets import Example, HistoryRow, SnapshotRow, rows_digest
 from holdfast.domain.gates import pick_rung
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.retraining import SEED, TrainingPlan, rungs_of
 from holdfast.domain.splits import first_snapshot
-from holdfast.domain.tasks import TaskContract
+from holdfast.domain.tasks import Metric, TaskContract
 from holdfast.ports import Answer, House, InferenceEngine, Question
 
 ANSWER_ROWS = 512
@@ -50,26 +51,26 @@ class BoundArm:
     def __init__(self, stage: Stage, contract: TaskContract) -> None:
         self.house, self.engine, self.contract = stage.house, stage.engine, contract
 
-    def answer(self, known: Sequence[HistoryRow], rows: Sequence[HistoryRow]) -> list[bool]:
-        """Whether a version trained on ``known`` is right on each of ``rows``. Raises TrainingFailed."""
+    def answer(self, known: Sequence[HistoryRow], rows: Sequence[HistoryRow]) -> list[float]:
+        """How right a version trained on ``known`` is on each of ``rows``. Raises TrainingFailed."""
         digest, folder = self._train(known)
         held = digest in self.engine.loaded()
         self.engine.load(digest, folder)
         answers = ask(self.engine, digest, [row.text for row in rows])
         if not held:
             self.engine.unload(digest)
-        return right(answers, rows)
+        return right(answers, rows, self.contract.metric)
 
     def _train(self, known: Sequence[HistoryRow]) -> tuple[AdapterDigest, Path]:
         rows = _rows_to_learn(known)
         snapshot = rows_digest(rows)
         self.house.snapshots.save(snapshot, rows)
-        policy = self.contract.retraining
+        policy, taught = self.contract.retraining, label_counts(r.label for r in rows if r.split == "train")
         plan = TrainingPlan(
             key=f"bound-{len(known)}", task=TaskName(self.contract.task), base=self.contract.base,
-            base_digest=self.house.base_digests[self.contract.base], labels=tuple(sorted({r.label for r in rows if r.split == "train"})),
+            base_digest=self.house.base_digests[self.contract.base], labels=tuple(sorted(taught)),
             max_tokens=self.contract.max_tokens, rungs=rungs_of(policy), lora=policy.lora, seed=SEED, snapshot_digest=snapshot,
-            champion_digest=None,
+            champion_digest=None, kind=self.contract.kind,
         )  # fmt: skip
         trainer = self.house.trainer
         trainer.start(plan)
@@ -77,7 +78,7 @@ class BoundArm:
             time.sleep(0.01)
         result = trainer.result(plan.key)
         scores = {rung.rung: result.scores[rung.digest] for rung in result.rungs}
-        chosen = pick_rung(policy, scores["head"], scores.get("lora"), rows)
+        chosen = pick_rung(policy, scores["head"], scores.get("lora"), rows, self.contract.metric)
         rung = next(rung for rung in result.rungs if rung.rung == chosen)
         return rung.digest, Path(rung.folder)
 
@@ -99,5 +100,5 @@ def ask(engine: InferenceEngine, digest: AdapterDigest, texts: Sequence[str]) ->
     return answers
 
 
-def right(answers: Sequence[Answer], rows: Sequence[HistoryRow]) -> list[bool]:
-    return [answer.prediction.label == row.label for answer, row in zip(answers, rows, strict=True)]
+def right(answers: Sequence[Answer], rows: Sequence[HistoryRow], metric: Metric) -> list[float]:
+    return [row_score(answer.prediction.label, row.label, metric) for answer, row in zip(answers, rows, strict=True)]

@@ -7,26 +7,32 @@ from dataclasses import replace
 from datetime import datetime
 
 from holdfast.domain.adapters import AdapterVersion
+from holdfast.domain.answers import kind_of, labels_in
 from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, rows_digest
 from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.labelling import FORMS, problem_of
 from holdfast.domain.retraining import SEED, Retraining
 from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot, normalised
 from holdfast.domain.tasks import TaskContract
-from holdfast.errors import LabelUnknown, NotFound
+from holdfast.errors import DataInvalid, LabelUnknown, NotFound
 from holdfast.ports import House
 
 
 def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, actor: str) -> DatasetSnapshot:
     """Freeze a person's examples as the first snapshot of a task. The same examples give the same snapshot.
 
-    Raises NotFound (task), LabelUnknown unless the contract leaves its labels open, StorageRefused.
+    Raises NotFound (task), LabelUnknown unless the contract leaves its labels open, DataInvalid when a label is no answer to its text,
+    StorageRefused.
     """
     with house.unit_of_work() as uow:
         contract = uow.contracts.get(task)
-    if not contract.labels_open:
-        for example in examples:
-            if example.label not in contract.labels:
-                raise LabelUnknown(label=example.label, task=task, known=", ".join(contract.labels))
+    for number, example in enumerate(examples, start=1):
+        unknown = [] if contract.labels_open else [label for label in labels_in(example.label) if label not in contract.labels]
+        if unknown and kind_of(example.label) == contract.kind:
+            raise LabelUnknown(label=unknown[0], task=task, known=", ".join(contract.labels))
+        problem = problem_of(example.label, example.text, contract)
+        if problem is not None:
+            raise DataInvalid(source="the examples", problem=problem, place=f"row {number}", remedy=FORMS[contract.kind])
     now = house.clock()
     snapshot = replace(_freeze(house, task, first_snapshot(examples, seed=SEED), now), origin="person")
     with house.unit_of_work() as uow:
@@ -83,7 +89,7 @@ def _freeze(house: House, task: TaskName, frozen: FrozenRows, now: datetime) -> 
         validation_count=sum(row.split == "validation" for row in rows),
         holdout_past_count=sum(row.period == "past" for row in held),
         holdout_recent_count=sum(row.period == "recent" for row in held),
-        labels=tuple(sorted({row.label for row in rows})),
+        labels=tuple(sorted({label for row in rows for label in labels_in(row.label)})),
         created_at=now,
         contradicted_count=frozen.contradicted_count,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from holdfast.domain.answers import labels_in
 from holdfast.domain.captures import Capture, Feedback, Label
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import CaptureId, TaskName
+from holdfast.domain.labelling import read_answer
 from holdfast.domain.tasks import TaskContract
-from holdfast.errors import BadInput, LabelUnknown
+from holdfast.errors import BadInput, DataInvalid, LabelUnknown, NotFound
 from holdfast.ports import CaptureLog, House, UnitOfWork
 
 
@@ -24,6 +26,10 @@ class Delivered:
     """What can never be stored, each with the reason."""
 
 
+MAX_VALUE_BYTES = 2_400
+"""Of a stored label in its canonical text: PostgreSQL indexes it, and an entry of its indexes holds 2,700 bytes."""
+
+
 def record_captures(log: CaptureLog, captures: Sequence[Capture]) -> int:
     """Store captures; the number that was new. A capture sent again, or twice in one call, is stored once.
 
@@ -36,22 +42,58 @@ def record_captures(log: CaptureLog, captures: Sequence[Capture]) -> int:
 def record_labels(house: House, task: TaskName, labels: Sequence[Label]) -> int:
     """Store ground truth for captures of a task; the number that was new. All or none.
 
+    Values may come in any form that ``labelling.read_answer`` reads; they are stored in their canonical text.
+
     Raises:
         NotFound: the task (kind `task`) or the capture of a label (kind `capture`) is unknown.
         LabelUnknown: a value is not a label of the task and the contract does not open its labels.
+        DataInvalid: a value is not an answer of the task's kind, or its spans do not fit the text of the capture.
         StorageRefused: nothing was stored.
     """
     with house.unit_of_work() as work:
         contract = work.contracts.get(task)
-    for label in labels:
-        check_label(contract, label.value)
-    return house.log.label(labels) if labels else 0
+    read = _read(house.log, contract, labels)
+    return house.log.label(read) if read else 0
 
 
 def check_label(contract: TaskContract, value: str) -> None:
-    """Raises LabelUnknown when a value cannot be the right answer under a contract."""
-    if value not in contract.labels and not contract.labels_open:
-        raise LabelUnknown(label=value, task=contract.task, known=", ".join(contract.labels[:50]))
+    """What can be known of a label before its capture is at hand. Raises DataInvalid, LabelUnknown."""
+    if contract.kind != "extraction":  # spans lie in a text
+        canonical_label(contract, value, "", source="the label")
+
+
+def canonical_label(contract: TaskContract, value: str, text: str, *, source: str) -> str:
+    """The canonical text of a label of a capture whose input is ``text``.
+
+    Raises:
+        DataInvalid: it cannot be read as one of the task's kind, or is too long to be stored.
+        LabelUnknown: it names a label that the contract does not have.
+    """
+    try:
+        read = read_answer(contract.kind, value, text)
+    except DataInvalid as error:
+        raise DataInvalid(**{**error.fields, "source": source}) from None
+    if len(read.encode()) > MAX_VALUE_BYTES:
+        problem, remedy = f"it is longer than {MAX_VALUE_BYTES} bytes", "name fewer or shorter spans"
+        raise DataInvalid(source=source, problem=problem, place="label", remedy=remedy)
+    unknown = [] if contract.labels_open else [name for name in labels_in(read) if name not in contract.labels]
+    if unknown:
+        raise LabelUnknown(label=unknown[0], task=contract.task, known=", ".join(contract.labels[:50]))
+    return read
+
+
+def _read(log: CaptureLog, contract: TaskContract, labels: Sequence[Label]) -> list[Label]:
+    """The labels with canonical values. Only spans need the texts they lie in."""
+    texts: Mapping[CaptureId, str] = {}
+    if contract.kind == "extraction":
+        texts = log.texts(contract.task, [label.capture_id for label in labels])
+    found = []
+    for label in labels:
+        if contract.kind == "extraction" and label.capture_id not in texts:
+            raise NotFound(kind="capture", name=label.capture_id)
+        text = texts.get(label.capture_id, "")
+        found.append(replace(label, value=canonical_label(contract, label.value, text, source=f"the label of {label.capture_id}")))
+    return found
 
 
 def record_feedback(unit_of_work: Callable[[], UnitOfWork], log: CaptureLog, given: Sequence[Feedback]) -> Delivered:
@@ -68,7 +110,7 @@ def record_feedback(unit_of_work: Callable[[], UnitOfWork], log: CaptureLog, giv
     for one in given:
         if one.capture_id in tasks:
             try:
-                labels.append((one, _label(one, tasks[one.capture_id], contracts)))
+                labels.append((one, _label(log, one, tasks[one.capture_id], contracts)))
             except BadInput as error:
                 refused.append((one, error.message))
     stored = _store(log, labels, refused)
@@ -87,9 +129,8 @@ def _store(log: CaptureLog, labels: Sequence[tuple[Feedback, Label]], refused: l
     return sum(_store(log, [pair], refused) for pair in labels)
 
 
-def _label(one: Feedback, task: TaskName, contracts: Mapping[TaskName, TaskContract]) -> Label:
+def _label(log: CaptureLog, one: Feedback, task: TaskName, contracts: Mapping[TaskName, TaskContract]) -> Label:
     if one.task is not None and one.task != task:
         raise BadInput(problem=f"The capture {one.capture_id} is of task {task}, not of {one.task}.")
-    if task in contracts:
-        check_label(contracts[task], one.value)
-    return Label(capture_id=one.capture_id, task=task, value=one.value, source=one.source, labelled_at=one.given_at)
+    label = Label(capture_id=one.capture_id, task=task, value=one.value, source=one.source, labelled_at=one.given_at)
+    return _read(log, contracts[task], [label])[0] if task in contracts else label

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from holdfast.domain.adapters import AdapterVersion, Lineage, adapter_digest
+from holdfast.domain.answers import labels_in
 from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.gates import pick_rung
 from holdfast.domain.ids import AlertId, RetrainingId, SnapshotDigest, TaskName, derive
@@ -185,12 +186,13 @@ def _plan(house: House, r: Retraining) -> TrainingPlan:
         seed=SEED,
         snapshot_digest=r.snapshot_digest,
         champion_digest=r.champion_digest,
+        kind=contract.kind,
     )
 
 
 def _labels_of(contract: TaskContract, rows: Sequence[SnapshotRow]) -> tuple[str, ...]:
     """The contract's labels in its order, then labels that came later, sorted; only those that have a training row."""
-    present = {row.label for row in rows if row.split == "train"}
+    present = {label for row in rows if row.split == "train" for label in labels_in(row.label)}
     later = sorted(present.difference(contract.labels))
     return tuple(label for label in (*contract.labels, *later) if label in present)
 
@@ -203,7 +205,7 @@ def _take_in(house: House, r: Retraining, result: TrainingResult) -> Retraining:
     rows = house.snapshots.load(r.snapshot_digest)
     by_rung = {rung.rung: rung for rung in result.rungs}
     scores = {rung.rung: result.scores[rung.digest] for rung in result.rungs}
-    chosen = pick_rung(contract.retraining, scores["head"], scores.get("lora"), rows)
+    chosen = pick_rung(contract.retraining, scores["head"], scores.get("lora"), rows, contract.metric)
     for rung in result.rungs:
         house.adapters.add(Path(rung.folder))
     now = house.clock()

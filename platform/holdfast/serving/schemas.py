@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from holdfast.domain.captures import MAX_TEXT_CHARS, unstorable
 from holdfast.errors import RequestInvalid
@@ -41,13 +42,18 @@ class Items(BaseModel):
     items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
 
 
+def _json_text(given: object) -> object:
+    return json.dumps(given, ensure_ascii=False) if isinstance(given, list | dict) else given
+
+
 class FeedbackItem(BaseModel):
     """The right label of one answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    label: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    label: Annotated[str, BeforeValidator(_json_text), StringConstraints(min_length=1, max_length=10_000)]
+    """One label; for sets a list of labels, for extractions a list of spans, either as JSON or as text that holds JSON."""
     task: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
     """Where it is given, a wrong label is refused at once; else it is found out when the label meets its capture."""
     source: Annotated[str, StringConstraints(min_length=1, max_length=120)] | None = None

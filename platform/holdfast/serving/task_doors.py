@@ -11,6 +11,7 @@ from holdfast.domain.captures import Feedback
 from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.flows.record import check_label
+from holdfast.serving.answers import answer_fields
 from holdfast.serving.doors import Doorkeeper, Reply
 from holdfast.serving.gateway_state import Answered, Call
 from holdfast.serving.schemas import FeedbackItem, read_body, read_feedback
@@ -78,8 +79,7 @@ class TaskDoors:
 def _body(one: Answered) -> dict[str, object]:
     return {
         "request_id": one.asked.request_id,
-        "label": one.label,
-        "confidence": round(one.confidence, 6),
+        **answer_fields(one.label, one.confidence),
         "adapter_digest": one.asked.choice.digest,
         "base_digest": one.base_digest,
         "generation": one.asked.choice.generation,

@@ -82,6 +82,11 @@ class MemoryCaptureLog:
         """See the port."""
         return tuple(self._captures.get(task, [])[-limit:]) if limit > 0 else ()
 
+    def texts(self, task: TaskName, capture_ids: Sequence[CaptureId]) -> Mapping[CaptureId, str]:
+        """See the port."""
+        known = {capture_id: self._by_id[capture_id] for capture_id in capture_ids if capture_id in self._by_id}
+        return {capture_id: capture.text for capture_id, capture in known.items() if capture.task == task}
+
     def count(self, task: TaskName) -> int:
         """See the port."""
         return len(self._captures.get(task, []))

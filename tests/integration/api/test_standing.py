@@ -116,7 +116,7 @@ def test_the_series_reads_on_and_a_newer_label_replaces_the_older(place: Any) ->
 @pytest.mark.parametrize("count", [0, 1, 19, 20, 29, 31, 400, 4_000])
 def test_windows_hold_every_row_once_and_their_interval_holds_the_share(count: int) -> None:
     rows = [
-        LabelledRow(seq=n, captured_at=NOON + timedelta(seconds=n), labelled_at=NOON, adapter=a_digest(), label="x", wrong=n % 3 == 0)
+        LabelledRow(seq=n, captured_at=NOON + timedelta(seconds=n), labelled_at=NOON, adapter=a_digest(), label="x", score=float(n % 3 > 0))
         for n in range(count)
     ]
     points = windows_of(rows)

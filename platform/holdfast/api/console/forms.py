@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -67,11 +68,18 @@ def press_retrain(
 
 @router.post("/label")
 def press_label(
-    task: str, house: HouseOf, caller: Caller, capture_id: Annotated[str, Form(max_length=200)], value: Annotated[str, Form(max_length=500)]
+    task: str,
+    house: HouseOf,
+    caller: Caller,
+    capture_id: Annotated[str, Form(max_length=200)],
+    value: Annotated[list[str], Form()] = [],  # noqa: B006
 ) -> RedirectResponse:
     """The right label of one capture."""
     name = TaskName(task)
-    label = Label(capture_id=CaptureId(capture_id), task=name, value=value, source=f"console:{caller}", labelled_at=house.clock())
+    with house.unit_of_work() as work:
+        kind = work.contracts.get(name).kind
+    given = json.dumps(value) if kind == "multi-label" else "".join(value[:1])  # no box checked: none of the labels fits
+    label = Label(capture_id=CaptureId(capture_id), task=name, value=given, source=f"console:{caller}", labelled_at=house.clock())
     record.record_labels(house, name, [label])
     return _back(task, "captures")
 

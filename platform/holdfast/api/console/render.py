@@ -13,6 +13,8 @@ from holdfast.api.console.sessions import Session
 from holdfast.api.failures import status_of
 from holdfast.api.series import RecentScore
 from holdfast.api.standing import duration
+from holdfast.domain.answers import labels_in
+from holdfast.domain.answers import show as show_answer
 from holdfast.errors import HoldfastError
 
 ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "healthy": "●", "unknown": "?"}
@@ -30,7 +32,17 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        {"when": when, "percent": percent, "score": score_words, "digest": short_digest, "slug": slug, "number": number, "span": duration}
+        {
+            "when": when,
+            "percent": percent,
+            "score": score_words,
+            "digest": short_digest,
+            "slug": slug,
+            "number": number,
+            "span": duration,
+            "answer": show_answer,
+            "labels": labels_in,
+        }
     )
     made.globals.update({"icons": ICONS, "outcomes": OUTCOMES})
     return made

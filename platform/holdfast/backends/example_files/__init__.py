@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from holdfast.backends.example_files.columns import LABEL, TEXT, TIME, pick
+from holdfast.backends.example_files.columns import LABEL, LABELS, TEXT, TIME, pick
 from holdfast.backends.example_files.rows import Row, rows_of
-from holdfast.backends.example_files.values import instant, one_label, text_of
+from holdfast.backends.example_files.values import answer_of, instant, label_text, one_label, text_of
 from holdfast.domain.datasets import Example, HistoryRow
+from holdfast.domain.tasks import Kind
 from holdfast.errors import DataInvalid
 
 Say = Callable[[str], None]
@@ -16,26 +17,35 @@ Say = Callable[[str], None]
 __all__ = ["read_examples", "read_history", "read_labels"]
 
 
-def read_examples(path: Path, *, text: str | None = None, label: str | None = None, say: Say | None = None) -> tuple[Example, ...]:
+def read_examples(
+    path: Path, *, text: str | None = None, label: str | None = None, kind: Kind = "classification", say: Say | None = None
+) -> tuple[Example, ...]:
     """The labelled examples of a file, in its order.
 
     Args:
         path: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet`; the text forms also with `.gz`.
         text: name of the column of texts; absent means the first of the usual names that is there.
-        label: name of the column of labels, likewise. A list-valued column counts where it holds exactly one value.
+        label: name of the column of labels, likewise.
+        kind: how a label is read (`labelling.read_answer`). For single labels a list-valued cell counts where it holds exactly one value.
         say: told, in one sentence, how many rows were left out because their label was none or several.
 
     Raises:
         DataInvalid: with row and column.
     """
-    found = [Example(text=words, label=name) for _, words, name in _labelled(path, text, label, say)]
+    found = [Example(text=words, label=name) for _, words, name in _labelled(path, (text, label), kind, say)]
     return tuple(found)
 
 
 def read_history(
-    path: Path, *, text: str | None = None, label: str | None = None, time: str | None = None, say: Say | None = None
+    path: Path,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    time: str | None = None,
+    kind: Kind = "classification",
+    say: Say | None = None,
 ) -> tuple[HistoryRow, ...]:
-    """The dated, labelled rows of a file in order of time; rows of one instant keep the order of the file.
+    """The dated rows of a file in order of time, labelled as ``kind`` reads them; rows of one instant keep the order of the file.
 
     Times are ISO dates (without a zone: UTC), seconds or milliseconds since 1970, or a year.
 
@@ -44,7 +54,7 @@ def read_history(
     """
     dated = []
     column: str | None = None
-    for row, words, name in _labelled(path, text, label, say):
+    for row, words, name in _labelled(path, (text, label), kind, say):
         column = column or pick(row, TIME, time, path, "time")
         dated.append((instant(row, column, path), words, name))
     dated.sort(key=lambda item: item[0])
@@ -52,7 +62,10 @@ def read_history(
 
 
 def read_labels(path: Path) -> tuple[tuple[str, str], ...]:
-    """Pairs of capture id and label from a file with the columns `capture_id` (or `request_id`) and `label` (or `value`)."""
+    """Pairs of capture id and label from a file with the columns `capture_id` (or `request_id`) and `label` (or `value`).
+
+    A cell that is a list or a mapping (of labels, of spans) becomes its JSON: the task's contract says how it is read.
+    """
     pairs: list[tuple[str, str]] = []
     names: tuple[str, str] | None = None
     for row in rows_of(path):
@@ -60,31 +73,30 @@ def read_labels(path: Path) -> tuple[tuple[str, str], ...]:
             pick(row, ("capture_id", "request_id"), None, path, "capture_id"),
             pick(row, (*LABEL, "value"), None, path, "label"),
         )
-        label = one_label(row, names[1], path)
-        if label is None:
-            raise DataInvalid(
-                source=str(path), place=f"row {row.number}, column {names[1]}", problem="it holds no or several labels",
-                remedy="give exactly one label per row",
-            )  # fmt: skip
-        pairs.append((text_of(row, names[0], path), label))
+        pairs.append((text_of(row, names[0], path), label_text(row, names[1], path)))
     return tuple(_some(pairs, path))
 
 
-def _labelled(path: Path, text: str | None, label: str | None, say: Say | None) -> Iterator[tuple[Row, str, str]]:
+def _labelled(path: Path, columns: tuple[str | None, str | None], kind: Kind, say: Say | None) -> Iterator[tuple[Row, str, str]]:
     kept, dropped = 0, 0
     names: tuple[str, str] | None = None
     for row in rows_of(path):
-        names = names or (pick(row, TEXT, text, path, "text"), pick(row, LABEL, label, path, "label"))
-        name = one_label(row, names[1], path)
+        names = names or (pick(row, TEXT, columns[0], path, "text"), pick(row, _usual(kind), columns[1], path, "label"))
+        words = text_of(row, names[0], path)
+        name = one_label(row, names[1], path) if kind == "classification" else answer_of(row, names[1], path, kind=kind, text=words)
         if name is None:
             dropped += 1
             continue
         kept += 1
-        yield row, text_of(row, names[0], path), name
+        yield row, words, name
     if dropped and say is not None and names is not None:
         say(f"{dropped} of {kept + dropped} rows were left out: column {names[1]} holds no or several values there")
     if not kept:
         _some([], path)
+
+
+def _usual(kind: Kind) -> tuple[str, ...]:
+    return LABEL if kind == "classification" else (*LABELS, *LABEL)
 
 
 def _some(found: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:

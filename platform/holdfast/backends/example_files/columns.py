@@ -10,6 +10,8 @@ from holdfast.errors import DataInvalid
 
 TEXT = ("text", "title", "question", "utterance", "sentence", "query", "message", "body", "content", "input", "prompt", "description")
 LABEL = ("label", "category", "intent", "class", "target", "primary_cat", "topic", "tag")
+LABELS = ("labels", "spans", "slots", "entities", "tags", "categories")
+"""Columns that hold sets of labels, or spans."""
 TIME = ("time", "timestamp", "created", "created_at", "datetime", "date", "release_date", "published", "published_at", "updated", "at")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from holdfast.backends.example_files.rows import Row
 from holdfast.domain.captures import MAX_TEXT_CHARS
+from holdfast.domain.labelling import MAX_LABEL_CHARS, read_answer
+from holdfast.domain.tasks import Kind
 from holdfast.errors import DataInvalid
-
-MAX_LABEL_CHARS = 200
 
 
 def text_of(row: Row, column: str, path: Path) -> str:
@@ -42,6 +43,24 @@ def one_label(row: Row, column: str, path: Path) -> str | None:
     if len(label) > MAX_LABEL_CHARS or "\0" in label:
         raise _invalid(row, column, path, f"a label has at most {MAX_LABEL_CHARS} characters", "check that this is the column of labels")
     return label
+
+
+def answer_of(row: Row, column: str, path: Path, *, kind: Kind, text: str) -> str:
+    """The canonical text of a cell that holds labels or spans of ``text``."""
+    try:
+        return read_answer(kind, _cell(row, column, path), text)
+    except DataInvalid as error:
+        raise _invalid(row, column, path, str(error.fields["problem"]), str(error.fields["remedy"])) from None
+
+
+def label_text(row: Row, column: str, path: Path) -> str:
+    """A cell as a text that a contract can read: a list or a mapping as its JSON."""
+    value = _cell(row, column, path)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise _invalid(row, column, path, f"it is not a label but {value!r:.40}", "give a label, a list of labels or of spans")
+    return str(value).strip()
 
 
 def instant(row: Row, column: str, path: Path) -> datetime:

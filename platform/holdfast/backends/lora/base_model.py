@@ -20,6 +20,8 @@ from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.errors import BaseModelRefused
 
 WEIGHTS_NAME = "model.safetensors"
+Offsets = Sequence[tuple[int, int]]
+"""Per token where it begins and ends in its text, in characters; the same twice for a special token."""
 _PACKAGE = "package:"
 _checked: dict[tuple[str, int, int], str] = {}
 _open: dict[tuple[str, str, str], BaseModel] = {}
@@ -109,13 +111,13 @@ class BaseModel:
         whole: list[list[int]] = made["input_ids"]
         return [(ids if len(ids) <= limit else ids[: limit - 1] + ids[-1:], len(ids)) for ids in whole]  # the last one closes a text
 
-    def offsets(self, texts: Sequence[str], max_tokens: int) -> list[list[tuple[int, int]]]:
+    def offsets(self, texts: Sequence[str], max_tokens: int) -> list[Offsets]:
         """Where each token of ``token_ids`` begins and ends in its text, in characters; (0, 0) for the special tokens."""
         limit = min(max_tokens, int(self.positions.shape[0]))
         clean = [clean_text(text) for text in texts]
         options = {"return_attention_mask": False, "return_offsets_mapping": True}
         made = self.tokenizer(clean, truncation=True, max_length=limit, padding=False, **options)
-        places: list[list[tuple[int, int]]] = made["offset_mapping"]
+        places: list[Offsets] = made["offset_mapping"]
         return places
 
 

@@ -14,15 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.backends.lora.base_model import BaseModel
+from holdfast.backends.lora.base_model import BaseModel, Offsets
 from holdfast.backends.lora.head import Head
 from holdfast.domain.adapters import Manifest
 from holdfast.domain.answers import Span, labels_value, spans_value
 from holdfast.domain.captures import Prediction
 from holdfast.ports import Answer
-
-Offsets = Sequence[tuple[int, int]]
-"""Per token where it begins and ends in its text, in characters; the same twice for a special token."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,7 @@
-"""The head rung: multinomial logistic regression on the frozen embedding, an adapter of rank 0."""
+"""The head rung: logistic regression on the frozen embedding, an adapter of rank 0.
+
+Of single labels multinomial, on pooled vectors; of sets one against the rest for each label; of spans multinomial on tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.backends.lora import targets as aims
 from holdfast.domain.retraining import CurvePoint
 
 GRID = (1.0, 10.0, 30.0)
@@ -17,11 +21,15 @@ GRID = (1.0, 10.0, 30.0)
 DEFAULT_C = 10.0
 MIN_VALIDATION_ROWS = 20
 STEPS = 200
+WHOLE_ROWS = 30_000
+"""More rows than this (the tokens of an extraction, that is) are fitted by small batches: a pass over all of them for each of 200
+steps takes minutes, and so many rows leave C little to say, so that it is not chosen but BATCHED_C."""
+BATCHED_C, BATCH_ROWS, EPOCHS, RATE = 30.0, 1024, 16, 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A linear layer on the pooled vector."""
+    """A linear layer on the pooled vector, or on each token."""
 
     weight: Tensor
     """[labels, hidden]."""
@@ -35,12 +43,12 @@ class Head:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Pooled vectors with the index of each right label."""
+    """Pooled vectors, or tokens as rows of their own, each with its target."""
 
     pooled: NDArray[np.float32]
     """[rows, hidden]."""
-    targets: NDArray[np.int64]
-    """[rows]."""
+    targets: NDArray[np.int64] | NDArray[np.float32]
+    """[rows], index of the right label or tag; of sets [rows, labels], 0 or 1."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -66,6 +74,7 @@ def fit_head(train: Rows, validation: Rows, label_count: int, tick: Callable[[fl
     With fewer than 20 validation rows no choice can be made and C is 10.
     """
     grid: Sequence[float] = GRID if len(validation) >= MIN_VALIDATION_ROWS else (DEFAULT_C,)
+    grid = grid if len(train) <= WHOLE_ROWS else (BATCHED_C,)
     heads: list[Head] = []
     curve: list[CurvePoint] = []
     for step, c in enumerate(grid, start=1):
@@ -77,12 +86,22 @@ def fit_head(train: Rows, validation: Rows, label_count: int, tick: Callable[[fl
         tick(step / (len(grid) + 1))
     best = max(range(len(grid)), key=lambda i: (curve[i].validation_accuracy, -curve[i].validation_loss))
     on_all = regress(train + validation, label_count, grid[best], start=heads[best]) if len(validation) else heads[best]
+    if len(validation) >= MIN_VALIDATION_ROWS and train.targets.ndim == 2:
+        on_all = decided(on_all, heads[best].logits(torch.from_numpy(validation.pooled)), torch.from_numpy(validation.targets))
     tick(1.0)
     return FittedHead(on_train=heads[best], on_all=on_all, c=grid[best], curve=tuple(curve), best_step=best + 1)
 
 
+def decided(head: Head, logits: Tensor, targets: Tensor) -> Head:
+    """A head of sets whose thresholds, chosen on validation rows, are folded into its biases: above zero then means yes."""
+    return Head(head.weight, head.bias + aims.thresholds(logits, targets))
+
+
 def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:
-    """Minimum of ``c * sum of cross entropies + |W|^2 / 2`` by L-BFGS, on vectors of mean length one; the scale goes back into W."""
+    """Minimum of ``c * sum of losses + |W|^2 / 2``, on vectors of mean length one; the scale goes back into W.
+
+    By L-BFGS; beyond WHOLE_ROWS near it, by Adam on small batches in an order that is the same every time.
+    """
     scale = float(np.linalg.norm(rows.pooled, axis=1).mean()) or 1.0
     centre = torch.from_numpy(rows.pooled.mean(0))  # the optimum is the same without it (the bias is free) and found much sooner
     x = (torch.from_numpy(rows.pooled) - centre) / scale  # [n, h]
@@ -93,7 +112,38 @@ def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -
     table = torch.zeros(label_count, hidden + 1)  # weights and, in the last column, biases
     if start is not None:
         table[:, :hidden], table[:, hidden] = start.weight * scale, start.bias + start.weight @ centre
-    table.requires_grad_(True)
+    fit = _by_batches if len(rows) > WHOLE_ROWS else _whole
+    table = fit(table, x, targets, penalty)
+    weight = (table[:, :hidden] / scale).contiguous()
+    return Head(weight=weight, bias=table[:, hidden] - weight @ centre)
+
+
+def _objective(table: Tensor, x: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    hidden = x.shape[1]
+    value = aims.loss(torch.addmm(table[:, hidden], x, table[:, :hidden].T), targets)
+    return value + 0.5 * penalty * table[:, :hidden].square().sum()
+
+
+def _by_batches(table: Tensor, x: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    """Adam with a rate that falls to zero. Weights are learnt in units of sqrt(hidden), in which they are about one."""
+    unit = torch.ones(table.shape[1])
+    unit[:-1] = float(x.shape[1]) ** 0.5
+    learnt = (table / unit).requires_grad_(True)
+    optimiser = torch.optim.Adam([learnt], lr=RATE)
+    steps, step = EPOCHS * -(-len(x) // BATCH_ROWS), 0
+    for epoch in range(EPOCHS):
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
+        for some in order.split(BATCH_ROWS):
+            optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps)
+            optimiser.zero_grad()
+            _objective(learnt * unit, x[some], targets[some], penalty).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            step += 1
+    return (learnt * unit).detach()
+
+
+def _whole(table: Tensor, x: Tensor, targets: Tensor, penalty: float) -> Tensor:
+    table = table.clone().requires_grad_(True)
     # torch's own L-BFGS rather than SciPy's: the latter's BLAS threads spin beside ours and cost more than the fit
     optimiser = torch.optim.LBFGS(
         [table], max_iter=STEPS, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-7, line_search_fn="strong_wolfe"
@@ -101,22 +151,18 @@ def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        value = torch.nn.functional.cross_entropy(torch.addmm(table[:, hidden], x, table[:, :hidden].T), targets)
-        value = value + 0.5 * penalty * table[:, :hidden].square().sum()
+        value = _objective(table, x, targets, penalty)
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
-    table = table.detach()
-    weight = (table[:, :hidden] / scale).contiguous()
-    return Head(weight=weight, bias=table[:, hidden] - weight @ centre)
+    return table.detach()
 
 
 def score(head: Head, rows: Rows) -> tuple[float, float]:
-    """Share of right answers and mean cross entropy; (0, 0) without rows."""
+    """Share of right answers (of sets the mean F1) and mean loss; (0, 0) without rows."""
     if not len(rows):
         return 0.0, 0.0
     logits = head.logits(torch.from_numpy(rows.pooled))
     targets = torch.from_numpy(rows.targets)
-    right = (logits.argmax(1) == targets).float().mean()
-    return float(right), float(torch.nn.functional.cross_entropy(logits, targets))
+    return aims.quality(logits, targets), float(aims.loss(logits, targets))

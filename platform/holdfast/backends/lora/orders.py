@@ -13,14 +13,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from torch import Tensor
 
 from holdfast.backends.lora.checkpoints import Checkpoints
 from holdfast.backends.lora.engine import LoraEngine
 from holdfast.backends.lora.files import byte_count, read_json, read_manifest, write_json
 from holdfast.backends.lora.head import FittedHead, Rows, fit_head
+from holdfast.backends.lora.prefix_cache import FrozenPrefix
 from holdfast.backends.lora.scoring import Weights, answer_rows, scores_of, seal
+from holdfast.backends.lora.targets import IGNORED, row_targets
 from holdfast.backends.lora.trainer import PrefixRows, train_lora
-from holdfast.domain.adapters import adapter_digest
+from holdfast.domain.adapters import adapter_digest, output_count
+from holdfast.domain.answers import kind_of, labels_in
 from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.records import digest_of, from_plain
 from holdfast.domain.retraining import CurvePoint, HoldoutScores, TrainedRung, TrainingProgress, TrainingResult, WorkOrder
@@ -55,9 +60,11 @@ class _Site:
     def split(self, name: str) -> list[SnapshotRow]:
         return [row for row in self.rows if row.split == name]
 
-    def targets(self, rows: Sequence[SnapshotRow]) -> list[int]:
-        place = {label: i for i, label in enumerate(self.order.plan.labels)}
-        return [place[row.label] for row in rows]
+    def targets(self, rows: Sequence[SnapshotRow]) -> list[Tensor]:
+        plan = self.order.plan
+        spans = plan.kind == "extraction"
+        offsets = self.engine.base(plan.base).offsets([row.text for row in rows], plan.max_tokens) if spans else ()
+        return row_targets(plan.kind, plan.labels, [row.label for row in rows], offsets)
 
 
 def run_order(work: Path, engine: LoraEngine | None = None) -> None:
@@ -116,12 +123,13 @@ def _execute(order: WorkOrder, work: Path, engine: LoraEngine | None) -> Trainin
 def _check(rows: Sequence[SnapshotRow], order: WorkOrder) -> None:
     """Raises DataInvalid where nothing can be learned from the rows."""
     remedy = "correct the data of the task (`holdfast data audit`) and train again."
-    seen = {row.label for row in rows if row.split == "train"}
+    plan = order.plan
     for row in rows:
-        if row.split != "holdout" and row.label not in order.plan.labels:
-            raise DataInvalid(
-                source=order.snapshot_path, problem=f"the label {row.label!r} is not in the plan", place=f"row {row.row_id}", remedy=remedy
-            )
+        unknown = [label for label in labels_in(row.label) if label not in plan.labels] if row.split != "holdout" else []
+        if unknown or kind_of(row.label) != plan.kind:
+            problem = f"the label {unknown[0]!r} is not in the plan" if unknown else f"its label is not one of a task of kind {plan.kind}"
+            raise DataInvalid(source=order.snapshot_path, problem=problem, place=f"row {row.row_id}", remedy=remedy)
+    seen = {row.label for row in rows if row.split == "train"}
     if len(seen) < 2:
         problem = f"the training rows have {len(seen)} label(s); two are needed"
         raise DataInvalid(source=order.snapshot_path, problem=problem, place="split train", remedy=remedy)
@@ -132,16 +140,32 @@ def _fit(site: _Site) -> tuple[FittedHead, float]:
     plan = site.order.plan
     frozen = site.engine.frozen(site.engine.base(plan.base), plan.max_tokens)
     texts = [row.text for row in site.rows]
-    frozen.pooled(texts, lambda share: site.progress.tell(0.2 * share, "reading texts"))
 
-    def rows_of(name: str) -> Rows:
-        split = site.split(name)
-        return Rows(frozen.pooled([row.text for row in split]), np.array(site.targets(split), np.int64))
+    def tell(share: float) -> None:
+        site.progress.tell(0.2 * share, "reading texts")
 
+    if plan.kind == "extraction":
+        frozen.hidden(texts, len(frozen.base.layers), tell)
+    else:
+        frozen.pooled(texts, tell)
     fitted = fit_head(
-        rows_of("train"), rows_of("validation"), len(plan.labels), lambda share: site.progress.tell(0.2 + 0.15 * share, "fitting the head")
-    )
+        _head_rows(site, frozen, "train"), _head_rows(site, frozen, "validation"), output_count(plan.kind, plan.labels),
+        lambda share: site.progress.tell(0.2 + 0.15 * share, "fitting the head"),
+    )  # fmt: skip
     return fitted, time.monotonic() - began
+
+
+def _head_rows(site: _Site, frozen: FrozenPrefix, name: str) -> Rows:
+    """What the head of a kind learns from: pooled vectors of texts, or the tokens of all texts."""
+    split = site.split(name)
+    targets = site.targets(split)
+    texts = [row.text for row in split]
+    if site.order.plan.kind != "extraction":
+        return Rows(frozen.pooled(texts), torch.stack(targets).numpy() if targets else np.zeros(0, np.int64))
+    tags = torch.cat(targets) if targets else torch.zeros(0, dtype=torch.int64)
+    learnt = tags != IGNORED
+    states = torch.cat(frozen.hidden(texts, len(frozen.base.layers))) if targets else torch.zeros(0, frozen.base.hidden)
+    return Rows(states[learnt].float().numpy(), tags[learnt].numpy())  # [tokens, hidden], [tokens]
 
 
 def _head_rung(site: _Site, fitted: FittedHead, seconds: float) -> tuple[TrainedRung, HoldoutScores]:
@@ -161,7 +185,7 @@ def _lora_rung(site: _Site, fitted: FittedHead) -> tuple[TrainedRung, HoldoutSco
         states = frozen.hidden(
             [row.text for row in split], depth, lambda share: site.progress.tell(start + width * share, "running the frozen layers")
         )
-        return PrefixRows(states, site.targets(split))
+        return PrefixRows(states, site.targets(split), tokens=plan.kind == "extraction")
 
     result = train_lora(
         base, plan.lora, prefix_rows("train", 0.35, 0.1), prefix_rows("validation", 0.45, 0.02), head=fitted.on_train, seed=plan.seed,
@@ -177,7 +201,7 @@ def _lora_rung(site: _Site, fitted: FittedHead) -> tuple[TrainedRung, HoldoutSco
 def _recipe(site: _Site) -> str:
     """What a checkpoint must agree with to be resumed: the plan but for its key."""
     plan = site.order.plan
-    return digest_of([plan.base_digest, plan.labels, plan.max_tokens, plan.lora, plan.seed, plan.snapshot_digest])
+    return digest_of([plan.kind, plan.base_digest, plan.labels, plan.max_tokens, plan.lora, plan.seed, plan.snapshot_digest])
 
 
 def _record(folder: Path, rung: Rung, seconds: float, *, curve: tuple[CurvePoint, ...], best_step: int) -> TrainedRung:

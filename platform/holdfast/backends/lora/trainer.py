@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from holdfast.backends.lora import targets as aims
 from holdfast.backends.lora.base_model import BaseModel
 from holdfast.backends.lora.checkpoints import Checkpoint, CheckpointFacts, Checkpoints
 from holdfast.backends.lora.encoder import Packing, Segment, pool, run_layers
-from holdfast.backends.lora.head import Head
+from holdfast.backends.lora.head import MIN_VALIDATION_ROWS, Head, decided
 from holdfast.backends.lora.lora_format import LoraWeights, fuse, start_lora
 from holdfast.backends.lora.prefix_cache import by_length
 from holdfast.domain.retraining import CurvePoint
@@ -41,27 +42,31 @@ BUCKET_BATCHES = 40
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixRows:
-    """Rows of a split: hidden states after the frozen prefix, [tokens, hidden] in float16 each, and the right label's index."""
+    """Rows of a split: hidden states after the frozen prefix, [tokens, hidden] in float16 each, and the target of each (`targets`)."""
 
     states: Sequence[Tensor]
-    targets: Sequence[int]
+    targets: Sequence[Tensor]
+    tokens: bool = False
+    """Whether each token has a target of its own."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def batch(self, indices: Sequence[int], chance: torch.Generator | None = None) -> tuple[Tensor, Packing, Tensor]:
-        """Packed states [T, hidden] in float32, their packing, and targets [rows]; with ``chance`` some tokens are left out."""
-        states = [self.states[i] for i in indices]
+        """Packed states [T, hidden] in float32, their packing, and targets; with ``chance`` some tokens are left out."""
+        states, targets = [self.states[i] for i in indices], [self.targets[i] for i in indices]
         if chance is not None:
-            states = [_thinned(one, chance) for one in states]
+            kept = [_kept(len(one), chance) for one in states]
+            states = [one[keep] for one, keep in zip(states, kept, strict=True)]
+            targets = [one[keep] for one, keep in zip(targets, kept, strict=True)] if self.tokens else targets
         packing = Packing.of([len(one) for one in states])
-        return torch.cat(states).float(), packing, torch.tensor([self.targets[i] for i in indices])
+        return torch.cat(states).float(), packing, aims.together(targets, tokens=self.tokens)
 
 
-def _thinned(states: Tensor, chance: torch.Generator) -> Tensor:
-    keep = torch.rand(len(states), generator=chance) >= TOKEN_DROP
+def _kept(token_count: int, chance: torch.Generator) -> Tensor:
+    keep = torch.rand(token_count, generator=chance) >= TOKEN_DROP
     keep[0] = True  # the first special token stays, so that no row is empty
-    return states[keep]
+    return keep
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,8 +148,7 @@ def train_lora(
         if _tired(run):
             break
     best = LoraWeights({n: t for n, t in run.best.items() if not n.startswith("head.")}, run.scale)
-    trained = Head(run.best["head.weight"], run.best["head.bias"])
-    return TrainedLora(best, config, trained, tuple(run.curve), run.best_step, before + time.monotonic() - began)
+    return TrainedLora(best, config, _decided(run), tuple(run.curve), run.best_step, before + time.monotonic() - began)
 
 
 def _begin(base: BaseModel, spec: LoraSpec, seed: int, rows: tuple[PrefixRows, PrefixRows], *, lora: LoraWeights, head: Head) -> _Run:
@@ -183,7 +187,7 @@ def _advance(run: _Run, indices: Sequence[int]) -> None:
         group["lr"] = run.spec.learning_rate * share * group["share"]
     chance = torch.Generator().manual_seed(run.seed * 1_000_003 + run.step)  # by step, so that a resumed run draws the same
     states, packing, targets = run.train.batch(indices, chance)
-    loss = F.cross_entropy(_logits(run, run.parameters, states, packing), targets, label_smoothing=SMOOTHING)
+    loss = aims.loss(_logits(run, run.parameters, states, packing), targets, smoothing=SMOOTHING, tokens=run.train.tokens)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), 1.0)
@@ -200,27 +204,43 @@ def _logits(run: _Run, parameters: Mapping[str, Tensor], states: Tensor, packing
     lora = LoraWeights({n: t for n, t in parameters.items() if not n.startswith("head.")}, run.scale)
     segment = Segment(0, len(states), fuse(lora))
     last = run_layers(run.base, states, packing, range(lora.first_layer, len(run.base.layers)), [segment])  # [T, hidden]
-    return F.linear(pool(last, packing), parameters["head.weight"], parameters["head.bias"])  # [rows, labels]
+    seen = last if run.train.tokens else pool(last, packing)
+    return F.linear(seen, parameters["head.weight"], parameters["head.bias"])  # [rows, labels], or [T, tags]
 
 
 def _look(run: _Run) -> None:
     """Score the averaged parameters on the validation rows; keep them if they are the best so far (ties: the lower loss)."""
-    right, loss = 0, 0.0
-    with torch.no_grad():
-        for indices in by_length([len(one) for one in run.validation.states]):
-            states, packing, targets = run.validation.batch(indices)
-            logits = _logits(run, run.average, states, packing)
-            right += int((logits.argmax(1) == targets).sum())
-            loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-    rows = max(1, len(run.validation))
+    logits, targets, row_of = _validated(run, run.average)
+    known = len(run.validation) > 0
     point = CurvePoint(
         step=run.step, epoch=run.step / run.steps_per_epoch, train_loss=sum(run.losses) / max(1, len(run.losses)),
-        validation_loss=loss / rows, validation_accuracy=right / rows,
+        validation_loss=float(aims.loss(logits, targets)) if known else 0.0,
+        validation_accuracy=aims.quality(logits, targets, row_of) if known else 0.0,
     )  # fmt: skip
     run.losses.clear()
     run.curve.append(point)
     if not run.best or not len(run.validation) or _rank(point) > max(_rank(one) for one in run.curve[:-1]):
         run.best, run.best_step = {name: tensor.clone() for name, tensor in run.average.items()}, run.step
+
+
+def _validated(run: _Run, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits and targets of the validation rows, and of tokens the row of each; all empty without rows."""
+    logits, targets, row_of, done = [torch.zeros(0, len(parameters["head.bias"]))], [torch.zeros(0, dtype=torch.int64)], [], 0
+    with torch.no_grad():
+        for indices in by_length([len(one) for one in run.validation.states]):
+            states, packing, right = run.validation.batch(indices)
+            logits.append(_logits(run, parameters, states, packing))
+            targets.append(right)
+            row_of.append(packing.row_of + done)
+            done += len(indices)
+    return torch.cat(logits), torch.cat(targets[1:] or targets), torch.cat(row_of) if run.validation.tokens and row_of else None
+
+
+def _decided(run: _Run) -> Head:
+    """The head of the best checkpoint; of sets with its thresholds in it."""
+    head = Head(run.best["head.weight"], run.best["head.bias"])
+    logits, targets, _ = _validated(run, run.best)
+    return decided(head, logits, targets) if targets.is_floating_point() and len(targets) >= MIN_VALIDATION_ROWS else head
 
 
 def _rank(point: CurvePoint) -> tuple[float, float]:

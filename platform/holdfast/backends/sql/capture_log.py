@@ -79,6 +79,15 @@ class SqlCaptureLog:
         statement = select(tables.captures).where(C.task == task).order_by(C.seq.desc()).limit(limit)
         return tuple(capture_of(row) for row in reversed(self._rows(statement)))
 
+    def texts(self, task: TaskName, capture_ids: Sequence[CaptureId]) -> Mapping[CaptureId, str]:
+        """See the port."""
+        found: dict[CaptureId, str] = {}
+        for first in range(0, len(capture_ids), IDS_AT_ONCE):
+            some = capture_ids[first : first + IDS_AT_ONCE]
+            rows = self._rows(select(C.capture_id, C.text).where(C.task == task, C.capture_id.in_(some)))
+            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows}
+        return found
+
     def count(self, task: TaskName) -> int:
         """See the port."""
         return self._number(select(func.count()).where(C.task == task))
