@@ -81,6 +81,18 @@ def fit_head(train: Rows, validation: Rows, label_count: int, tick: Callable[[fl
     return FittedHead(on_train=heads[best], on_all=on_all, c=grid[best], curve=tuple(curve), best_step=best + 1)
 
 
+def refit_head(trained: Head, train: Rows, validation: Rows) -> Head:
+    """The regression on adapted vectors, all rows, if fitted to ``train`` alone it answers ``validation`` as well as ``trained`` does.
+
+    So the validation rows are learned from too; where LoRA kept its start, this is the head of the head rung. Else ``trained``, as
+    where there are fewer than 20 validation rows to tell by.
+    """
+    if len(validation) < MIN_VALIDATION_ROWS:
+        return trained
+    fitted = fit_head(train, validation, len(trained.bias))
+    return fitted.on_all if score(fitted.on_train, validation)[0] >= score(trained, validation)[0] else trained
+
+
 def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:
     """Minimum of ``c * sum of cross entropies + |W|^2 / 2`` by L-BFGS, on vectors of mean length one; the scale goes back into W."""
     scale = float(np.linalg.norm(rows.pooled, axis=1).mean()) or 1.0
