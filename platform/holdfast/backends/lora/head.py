@@ -97,6 +97,18 @@ def decided(head: Head, logits: Tensor, targets: Tensor) -> Head:
     return Head(head.weight, head.bias + aims.thresholds(logits, targets))
 
 
+def refit_head(trained: Head, train: Rows, validation: Rows) -> Head:
+    """The regression on adapted vectors, all rows, if fitted to ``train`` alone it answers ``validation`` as well as ``trained`` does.
+
+    So the validation rows are learned from too; where LoRA kept its start, this is the head of the head rung. Else ``trained``, as
+    where there are fewer than 20 validation rows to tell by.
+    """
+    if len(validation) < MIN_VALIDATION_ROWS:
+        return trained
+    fitted = fit_head(train, validation, len(trained.bias))
+    return fitted.on_all if score(fitted.on_train, validation)[0] >= score(trained, validation)[0] else trained
+
+
 def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:
     """Minimum of ``c * sum of losses + |W|^2 / 2``, on vectors of mean length one; the scale goes back into W.
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from holdfast.backends.lora.checkpoints import Checkpoints
 from holdfast.backends.lora.engine import LoraEngine
 from holdfast.backends.lora.files import byte_count, read_json, read_manifest, write_json
-from holdfast.backends.lora.head import FittedHead, Rows, fit_head
+from holdfast.backends.lora.head import FittedHead, Rows, fit_head, refit_head
 from holdfast.backends.lora.prefix_cache import FrozenPrefix
 from holdfast.backends.lora.scoring import Weights, answer_rows, scores_of, seal
 from holdfast.backends.lora.targets import IGNORED, row_targets
-from holdfast.backends.lora.trainer import PrefixRows, train_lora
+from holdfast.backends.lora.trainer import PrefixRows, adapted_rows, train_lora
 from holdfast.domain.adapters import adapter_digest, output_count
 from holdfast.domain.answers import kind_of, labels_in
 from holdfast.domain.datasets import SnapshotRow
@@ -187,13 +187,17 @@ def _lora_rung(site: _Site, fitted: FittedHead) -> tuple[TrainedRung, HoldoutSco
         )
         return PrefixRows(states, site.targets(split), tokens=plan.kind == "extraction")
 
+    train, validation = prefix_rows("train", 0.35, 0.1), prefix_rows("validation", 0.45, 0.02)
     result = train_lora(
-        base, plan.lora, prefix_rows("train", 0.35, 0.1), prefix_rows("validation", 0.45, 0.02), head=fitted.on_train, seed=plan.seed,
+        base, plan.lora, train, validation, head=fitted.on_train, seed=plan.seed,
         checkpoints=Checkpoints(site.work / "checkpoints", digest_of({"plan": _recipe(site), "head": fitted.c})),
         tick=lambda share, message: site.progress.tell(0.47 + 0.48 * share, message),
     )  # fmt: skip
     folder = site.work / "adapters" / "lora"
-    weights = Weights("lora", result.head, result.lora, result.config)
+    head = result.head
+    if plan.kind == "classification":  # thresholds of sets, and tags of tokens, are the training's own
+        head = refit_head(head, *(adapted_rows(base, result.lora, rows) for rows in (train, validation)))
+    weights = Weights("lora", head, result.lora, result.config)
     scores = seal(folder, weights, plan, rows=site.rows, engine=site.engine)
     return _record(folder, "lora", result.seconds, curve=result.curve, best_step=result.best_step), scores
 

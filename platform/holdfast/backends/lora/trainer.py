@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +17,7 @@ from holdfast.backends.lora import targets as aims
 from holdfast.backends.lora.base_model import BaseModel
 from holdfast.backends.lora.checkpoints import Checkpoint, CheckpointFacts, Checkpoints
 from holdfast.backends.lora.encoder import Packing, Segment, pool, run_layers
-from holdfast.backends.lora.head import MIN_VALIDATION_ROWS, Head, decided
+from holdfast.backends.lora.head import MIN_VALIDATION_ROWS, Head, Rows, decided
 from holdfast.backends.lora.lora_format import LoraWeights, fuse, start_lora
 from holdfast.backends.lora.prefix_cache import by_length
 from holdfast.domain.retraining import CurvePoint
@@ -198,6 +199,18 @@ def _advance(run: _Run, indices: Sequence[int]) -> None:
     with torch.no_grad():
         for name, tensor in run.parameters.items():
             run.average[name].lerp_(tensor, 1 - decay)
+
+
+def adapted_rows(base: BaseModel, lora: LoraWeights, rows: PrefixRows) -> Rows:
+    """Rows of single labels as the adapted base sees them: pooled vectors with their targets, in the order of ``rows``."""
+    pooled = np.zeros((len(rows), base.hidden), np.float32)
+    layers = fuse(lora)
+    with torch.no_grad():
+        for indices in by_length([len(one) for one in rows.states]):
+            states, packing, _ = rows.batch(indices)
+            last = run_layers(base, states, packing, range(lora.first_layer, len(base.layers)), [Segment(0, len(states), layers)])
+            pooled[indices] = pool(last, packing).numpy()
+    return Rows(pooled, np.array([int(one) for one in rows.targets], np.int64))
 
 
 def _logits(run: _Run, parameters: Mapping[str, Tensor], states: Tensor, packing: Packing) -> Tensor:
