@@ -112,7 +112,7 @@ def watch_for(site: Site) -> Watch:
     labels = sorted({label for _, label in site.train})
     depth = max(0, len(frozen.base.layers) - site.spec.last_layers)
     states = frozen.hidden([text for text, _ in site.test], depth)
-    return Watch(trainer.PrefixRows(states, [labels.index(label) for _, label in site.test]))
+    return Watch(trainer.PrefixRows(states, [torch.tensor(labels.index(label)) for _, label in site.test]))
 
 
 def ours(site: Site, rung: Rung) -> tuple[Look, list[Look]]:
