@@ -15,6 +15,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -203,13 +204,17 @@ class RayFleet:
         from ray import serve
         from ray.serve import RunTarget
 
-        with _alone(self._settings.folder / "run" / "deploy.lock"):  # of two gateways one deploys, the other finds it done
-            serve.start(proxy_location="Disabled")  # no HTTP port of Serve: the gateway is the only way in
+        def lacks() -> bool:
             status = serve.status().applications.get(APP)
-            if redeploy or status is None or status.status in ("DEPLOY_FAILED", "UNHEALTHY", "DELETING", "NOT_STARTED"):
-                module, _, name = self._application.partition(":")
-                build = getattr(importlib.import_module(module), name)
-                serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
+            return status is None or status.status in ("DEPLOY_FAILED", "UNHEALTHY", "DELETING", "NOT_STARTED")
+
+        if redeploy or lacks():
+            with _alone(self._settings.folder / "run" / "deploy.lock"):  # of two gateways one deploys, the other finds it done
+                serve.start(proxy_location="Disabled")  # no HTTP port of Serve: the gateway is the only way in
+                if redeploy or lacks():
+                    module, _, name = self._application.partition(":")
+                    build = getattr(importlib.import_module(module), name)
+                    serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
         return serve.get_app_handle(APP)
 
     def _running_session(self) -> str | None:
@@ -222,8 +227,16 @@ class RayFleet:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file; the operating system lets go when this process dies."""
+def _alone(path: Path, patience_s: float = 30.0) -> Iterator[None]:
+    """Hold a lock file; the operating system lets go when this process dies. Raises TimeoutError when another holds it for long."""
+    deadline = time.monotonic() + patience_s
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("another gateway deploys and does not end") from None
+                time.sleep(0.1)
         yield

@@ -44,6 +44,7 @@ def judge(house: House, r: Retraining) -> Verdict:
             "champion": verdict.champion,
             "snapshot": verdict.snapshot_digest,
             "policy": verdict.policy_digest,
+            "fingerprint": digest_of(house.adapters.fingerprint(r.candidate_digest)),
             "scores": {digest: digest_of(scores) for digest, scores in result.scores.items()},
             "reason": verdict.reason,
         }

@@ -123,6 +123,18 @@ def test_a_frozen_replica_is_survived(fleet: Stack) -> None:
     assert clients.wrong == 0
 
 
+def test_scale_in_under_load_ends_what_was_begun(fleet: Stack) -> None:
+    wait_for(lambda: complete(fleet, 2), "both are complete")
+    with Clients(fleet, "drain") as clients:
+        wait_for(lambda: clients.statuses[200] > 20, "traffic flows")
+        fleet.serve_deploy(1)
+        wait_for(lambda: len(fleet.replica_pids()) == 1, "one replica is left")
+        answered = clients.statuses[200]
+        wait_for(lambda: clients.statuses[200] > answered + 20, "traffic flows on")
+    assert set(clients.statuses) == {200}
+    assert clients.wrong == 0
+
+
 def test_kill_9_of_one_of_two_gateways_is_not_seen_by_clients_that_retry_once(fleet: Stack) -> None:
     with Clients(fleet, "gateway", retries=1) as clients:
         wait_for(lambda: clients.statuses[200] > 50, "traffic flows")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from holdfast.domain.ids import AdapterDigest, RetrainingId
+from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import Retraining, TrainingPlan, TrainingResult
 from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
 from holdfast.errors import Conflict, LabelUnknown, NotFound
@@ -65,6 +67,15 @@ def test_a_first_training_waits_for_a_person_and_never_promotes_itself() -> None
     assert done.champion_digest is None
     with house.unit_of_work() as uow:
         assert uow.assignments.all()[TASK].champion == done.candidate_digest
+
+
+def test_the_verdict_stands_in_the_ledger_with_the_digest_of_the_fingerprint_that_was_sealed() -> None:
+    house = house_with_data()
+    done = promoted_first(house)
+    assert done.candidate_digest is not None
+    with house.unit_of_work() as uow:
+        given = [entry.body for entry in uow.ledger.entries() if entry.kind == "verdict.given"]
+    assert [json.loads(body)["fingerprint"] for body in given] == [digest_of(house.adapters.fingerprint(done.candidate_digest))]
 
 
 def test_a_retraining_with_a_passing_verdict_becomes_champion_by_itself() -> None:

@@ -73,6 +73,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         facts=facts,
         contract=facts.contract,
         standing=standing,
+        living=[r for r in facts.replicas if (now - r.reported_at).total_seconds() <= settings.loop.replica_silence_s],
         anchor=anchor(standing),
         labels=labels_words(facts, now),
         plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
