@@ -45,7 +45,7 @@ class Serving(BaseModel):
     connections: int = Field(default=4096, ge=8, le=1_000_000, description="Open connections; above, the one that idles longest is closed.")
     header_s: float = Field(default=10.0, gt=0, le=600, description="A connection that sent no whole request head by then is closed.")
     body_s: float = Field(default=30.0, gt=0, le=600, description="A request body that did not arrive by then gets 408.")
-    drain_s: float = Field(default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: time for a balancer to see.")
+    gateway_drain_s: float = Field(default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: a balancer sees it.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
     replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")

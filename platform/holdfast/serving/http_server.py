@@ -163,7 +163,7 @@ def make_server(app: Starlette, settings: Settings, draining: Draining) -> tuple
         http=functools.partial(GuardedProtocol, guard),  # type: ignore[arg-type]
         timeout_keep_alive=max(1, int(serving.header_s)), timeout_graceful_shutdown=max(1, int(serving.deadline_s)),
     )  # fmt: skip
-    return Server(config, draining, drain_s=serving.drain_s), guard
+    return Server(config, draining, drain_s=serving.gateway_drain_s), guard
 
 
 def affordable(wanted: int) -> int:

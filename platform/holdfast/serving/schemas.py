@@ -47,7 +47,7 @@ class FeedbackItem(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    label: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    label: Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
     task: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
     """Where it is given, a wrong label is refused at once; else it is found out when the label meets its capture."""
     source: Annotated[str, StringConstraints(min_length=1, max_length=120)] | None = None
