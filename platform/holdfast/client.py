@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import httpx2
 
-from holdfast import errors
-from holdfast.errors import HoldfastError, NotFound, PartUnavailable
+from holdfast.errors import NotFound, PartUnavailable
+from holdfast.problems import error_of
 
 Json = dict[str, Any]
 AlertAnswer = Literal["acknowledge", "resolve", "false-alarm"]
@@ -117,6 +117,15 @@ class Client:
     def roll_back(self, task: str, *, reason: str, expected_generation: int | None = None) -> Json:
         """Make the previous champion champion again."""
         return self._send("POST", f"tasks/{_part(task)}/rollbacks", {"reason": reason} | _generation(expected_generation))
+
+    def begin_trial(self, task: str, *, adapter_digest: str, reason: str, share_canary: float = 0.0, shadow: bool = False) -> Json:
+        """Put a version on trial beside the champion; a canary needs a passing verdict. Raises GateRefused, NotFound."""
+        body: Json = {"adapter_digest": adapter_digest, "share_canary": share_canary, "shadow": shadow, "reason": reason}
+        return self._send("PUT", f"tasks/{_part(task)}/trial", body)
+
+    def end_trial(self, task: str, *, reason: str) -> Json:
+        """Let the champion answer alone."""
+        return self._send("DELETE", f"tasks/{_part(task)}/trial", None, params={"reason": reason})
 
     def assignments(self) -> list[Json]:
         """Who is champion of each task."""
@@ -244,40 +253,6 @@ class Client:
                     raise error_of(response)
             time.sleep(0.1 * 2 ** (tries - 1 - left) * random.uniform(0.7, 1.3))
         raise AssertionError("the last try returns or raises")
-
-
-def error_of(response: httpx2.Response) -> HoldfastError:
-    """The error that a problem response names by its code, with the message and mend of the server."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    code = str(body.get("code", ""))
-    kind = _kinds().get(code) or _kind_of(response.status_code)
-    message = str(body.get("detail") or f"The server answered {response.status_code}.")
-    return _told(kind, code or kind.code, message, str(body.get("mend", "")))
-
-
-def _told(kind: type[HoldfastError], code: str, message: str, mend: str) -> HoldfastError:
-    """An error of a class whose fields stayed with the server: the texts are all that came over."""
-    error = kind.__new__(kind)
-    Exception.__init__(error, f"{message} {mend}".strip())
-    error.fields, error.message, error.mend = {}, message, mend
-    error.code = code
-    return error
-
-
-def _kinds() -> Mapping[str, type[HoldfastError]]:
-    return {c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, HoldfastError)}
-
-
-def _kind_of(status: int) -> type[HoldfastError]:
-    known: dict[int, type[HoldfastError]] = {401: errors.NotPermitted, 404: NotFound, 409: errors.Conflict, 507: errors.StorageRefused}
-    if status in known:
-        return known[status]
-    return errors.BadInput if status < 500 and status != 429 else errors.Unhealthy
 
 
 def _json(response: httpx2.Response) -> object:

@@ -54,9 +54,7 @@ class Serving(BaseModel):
     connections: int = Field(default=4096, ge=8, le=1_000_000, description="Open connections; above, the one that idles longest is closed.")
     header_s: float = Field(default=10.0, gt=0, le=600, description="A connection that sent no whole request head by then is closed.")
     body_s: float = Field(default=30.0, gt=0, le=600, description="A request body that did not arrive by then gets 408.")
-    unready_s: float = Field(
-        default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: time for a balancer to see."
-    )
+    gateway_drain_s: float = Field(default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: a balancer sees it.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
     prove_s: float = Field(default=60.0, gt=0, le=86_400, description="Seconds between two proofs of a loaded version, one at a time.")
     replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")

@@ -23,6 +23,7 @@ from holdfast.api import (
     reports,
     retrainings,
     tasks,
+    trials,
     verdicts,
     versions,
 )
@@ -43,6 +44,7 @@ RESOURCES = (
     retrainings,
     verdicts,
     promotions,
+    trials,
     assignments,
     labels,
     captures,

@@ -59,7 +59,7 @@ def promote(
 ) -> None:
     """Make a version champion. Only one that passed its gate; exit code 4 otherwise."""
     with client_of(context) as client:
-        digest = _digest(client, task, version)
+        digest = digest_of_version(client, task, version)
         made = client.promote(task, adapter_digest=digest, reason=reason, expected_generation=generation)
     _print_promotion(made, as_json)
 
@@ -166,7 +166,7 @@ def _newest_verdict(client: Client, task: str) -> dict[str, Any]:
     raise NotFound(kind="verdict of task", name=task)
 
 
-def _digest(client: Client, task: str, version: str | None) -> str:
+def digest_of_version(client: Client, task: str, version: str | None) -> str:
     """The digest of a version named by its number or the beginning of its digest; absent: the newest that was judged."""
     if version is None:
         candidates = [r["candidate_digest"] for r in client.retrainings(task) if r["verdict_id"]]

@@ -80,7 +80,8 @@ def _conclude_retraining(uow: UnitOfWork, promotion: Promotion) -> None:
 
 
 def _promotion_of(uow: UnitOfWork, current: Assignment) -> Promotion:
-    return next(p for p in uow.promotions.of_task(current.task) if p.generation == current.generation)
+    """The newest move to the champion; a trial may have raised the generation since."""
+    return next(p for p in uow.promotions.of_task(current.task) if p.digest == current.champion)
 
 
 def _move(  # noqa: PLR0913

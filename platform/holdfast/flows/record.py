@@ -52,7 +52,7 @@ def record_labels(house: House, task: TaskName, labels: Sequence[Label]) -> int:
     """
     with house.unit_of_work() as work:
         contract = work.contracts.get(task)
-    read = _read(house.log, contract, labels)
+    read = read_labels(house.log, contract, labels)
     return house.log.label(read) if read else 0
 
 
@@ -82,8 +82,12 @@ def canonical_label(contract: TaskContract, value: str, text: str, *, source: st
     return read
 
 
-def _read(log: CaptureLog, contract: TaskContract, labels: Sequence[Label]) -> list[Label]:
-    """The labels with canonical values. Only spans need the texts they lie in."""
+def read_labels(log: CaptureLog, contract: TaskContract, labels: Sequence[Label]) -> list[Label]:
+    """The labels of a task as they are stored, with canonical values; only spans need the texts they lie in.
+
+    Raises:
+        NotFound, DataInvalid, LabelUnknown.
+    """
     texts: Mapping[CaptureId, str] = {}
     if contract.kind == "extraction":
         texts = log.texts(contract.task, [label.capture_id for label in labels])
@@ -105,32 +109,30 @@ def record_feedback(unit_of_work: Callable[[], UnitOfWork], log: CaptureLog, giv
     tasks = log.tasks_of([one.capture_id for one in given])
     with unit_of_work() as work:
         contracts = {contract.task: contract for contract in work.contracts.all() if contract.task in set(tasks.values())}
-    labels: list[tuple[Feedback, Label]] = []
     refused: list[tuple[Feedback, str]] = []
-    for one in given:
-        if one.capture_id in tasks:
-            try:
-                labels.append((one, _label(log, one, tasks[one.capture_id], contracts)))
-            except BadInput as error:
-                refused.append((one, error.message))
-    stored = _store(log, labels, refused)
+    stored = 0
+    for task in sorted(set(tasks.values())):
+        mine = [one for one in given if tasks.get(one.capture_id) == task]
+        stored += _store(log, task, contracts.get(task), mine, refused=refused)
     unmatched = tuple(one for one in given if one.capture_id not in tasks)
     return Delivered(stored_count=stored, unmatched=unmatched, refused=tuple(refused))
 
 
-def _store(log: CaptureLog, labels: Sequence[tuple[Feedback, Label]], refused: list[tuple[Feedback, str]]) -> int:
-    """All at once; one by one where the log will not have one of them."""
+def _store(
+    log: CaptureLog, task: TaskName, contract: TaskContract | None, given: Sequence[Feedback], *, refused: list[tuple[Feedback, str]]
+) -> int:
+    """All of one task at once; one by one where one of them cannot be stored."""
     try:
-        return log.label([label for _, label in labels]) if labels else 0
+        labels: Sequence[Label] = [_label(one, task) for one in given]
+        return log.label(read_labels(log, contract, labels) if contract else labels)
     except BadInput as error:
-        if len(labels) == 1:
-            refused.append((labels[0][0], error.message))
+        if len(given) == 1:
+            refused.append((given[0], error.message))
             return 0
-    return sum(_store(log, [pair], refused) for pair in labels)
+    return sum(_store(log, task, contract, [one], refused=refused) for one in given)
 
 
-def _label(log: CaptureLog, one: Feedback, task: TaskName, contracts: Mapping[TaskName, TaskContract]) -> Label:
+def _label(one: Feedback, task: TaskName) -> Label:
     if one.task is not None and one.task != task:
         raise BadInput(problem=f"The capture {one.capture_id} is of task {task}, not of {one.task}.")
-    label = Label(capture_id=one.capture_id, task=task, value=one.value, source=one.source, labelled_at=one.given_at)
-    return _read(log, contracts[task], [label])[0] if task in contracts else label
+    return Label(capture_id=one.capture_id, task=task, value=one.value, source=one.source, labelled_at=one.given_at)

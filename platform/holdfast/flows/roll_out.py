@@ -36,14 +36,15 @@ def _is_behind(assignment: Assignment, table: RoutingTable) -> bool:
 
 
 def _settle(house: House, assignment: Assignment, replicas: Sequence[ReplicaReport], now: datetime) -> None:
-    digest = assignment.champion
-    refusals = [f"replica {r.replica_id}: {r.refused[digest]}" for r in replicas if digest in r.refused]
-    if replicas and all(digest in r.ready for r in replicas):
+    named = [digest for digest in (assignment.champion, assignment.challenger) if digest is not None]
+    refusals = [(digest, f"replica {r.replica_id}: {r.refused[digest]}") for digest in named for r in replicas if digest in r.refused]
+    if replicas and all(digest in r.ready for digest in named for r in replicas):
         _publish(house, assignment, now)
-    elif refusals and assignment.stuck_reason != refusals[0]:
+    elif refusals and assignment.stuck_reason != refusals[0][1]:
+        digest, reason = refusals[0]
         with house.unit_of_work() as uow:
-            uow.assignments.mark_stuck(assignment.task, assignment.generation, refusals[0])
-            body = {"digest": digest, "generation": assignment.generation, "reason": refusals[0]}
+            uow.assignments.mark_stuck(assignment.task, assignment.generation, reason)
+            body = {"digest": digest, "generation": assignment.generation, "reason": reason}
             uow.ledger.append(at=now, kind="roll_out.stuck", task=assignment.task, actor="loop", body=body)
             uow.commit()
 
@@ -55,10 +56,11 @@ def _publish(house: House, assignment: Assignment, now: datetime) -> None:
             return
         uow.assignments.publish(route_of(assignment))
         uow.assignments.mark_stuck(assignment.task, assignment.generation, None)
-        for promotion in uow.promotions.of_task(assignment.task):
-            if promotion.generation == assignment.generation:
-                uow.promotions.put(replace(promotion, state="live", live_at=now))
-            elif promotion.state != "superseded":
+        newest, *earlier = uow.promotions.of_task(assignment.task) or (None,)
+        if newest is not None and newest.state != "live":  # it is live already where a trial alone was changed
+            uow.promotions.put(replace(newest, state="live", live_at=now))
+        for promotion in earlier:
+            if promotion is not None and promotion.state != "superseded":
                 uow.promotions.put(replace(promotion, state="superseded"))
         body = {"digest": assignment.champion, "generation": assignment.generation}
         uow.ledger.append(at=now, kind="roll_out.live", task=assignment.task, actor="loop", body=body)

@@ -132,11 +132,11 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Ends in order: unready at once, then (after ``unready_s``) deaf to new connections, then gone when all is answered."""
+    """Ends in order: unready at once, then (after ``drain_s``) deaf to new connections, then gone when all is answered."""
 
-    def __init__(self, config: uvicorn.Config, draining: Draining, *, unready_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, draining: Draining, *, drain_s: float) -> None:
         super().__init__(config)
-        self._draining, self._unready_s = draining, unready_s
+        self._draining, self._drain_s = draining, drain_s
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -147,9 +147,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came; a second one does not wait."""
         again, self._draining.begun = self._draining.begun, True
-        if self._unready_s and not again and sig == signal.SIGTERM and self._loop is not None:
+        if self._drain_s and not again and sig == signal.SIGTERM and self._loop is not None:
             end = functools.partial(super().handle_exit, sig, frame)
-            self._loop.call_soon_threadsafe(self._loop.call_later, self._unready_s, end)
+            self._loop.call_soon_threadsafe(self._loop.call_later, self._drain_s, end)
         else:
             super().handle_exit(sig, frame)
 
@@ -163,7 +163,7 @@ def make_server(app: Starlette, settings: Settings, draining: Draining) -> tuple
         http=functools.partial(GuardedProtocol, guard),  # type: ignore[arg-type]
         timeout_keep_alive=max(1, int(serving.header_s)), timeout_graceful_shutdown=max(1, int(serving.deadline_s)),
     )  # fmt: skip
-    return Server(config, draining, unready_s=serving.unready_s), guard
+    return Server(config, draining, drain_s=serving.gateway_drain_s), guard
 
 
 def affordable(wanted: int) -> int:

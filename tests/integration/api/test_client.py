@@ -122,3 +122,12 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
     heavy = "torch", "numpy", "fastapi", "pydantic", "sqlalchemy", "mlflow", "ray"
     code = f"import sys, holdfast.client; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_client_begins_and_ends_a_trial(client: Client) -> None:
+    wanted = client.retrainings("tickets")[0]["candidate_digest"]
+    begun = client.begin_trial("tickets", adapter_digest=wanted, share_canary=0.25, shadow=True, reason="see")
+    assert (begun["challenger"], begun["share_canary"], begun["shadow"]) == (wanted, 0.25, True)
+    assert client.end_trial("tickets", reason="seen")["challenger"] is None
+    with pytest.raises(GateRefused):
+        client.begin_trial("tickets", adapter_digest=begun["champion"], shadow=True, reason="no")

@@ -196,7 +196,7 @@ def test_a_caller_that_goes_away_frees_its_place_and_leaves_no_capture(tmp_path:
 
 def test_an_end_is_said_first_and_what_is_under_way_is_answered(tmp_path: Path) -> None:
     gate = Gate()
-    with Running(tmp_path, ask=gate, unready_s=30) as running, running.connect() as asking, running.connect() as looking:
+    with Running(tmp_path, ask=gate, gateway_drain_s=30) as running, running.connect() as asking, running.connect() as looking:
         asking.sendall(head_of(len(BODY)) + BODY)
         until(lambda: bool(gate.asked), "it is asked")
         running.server.handle_exit(signal.SIGTERM, None)
