@@ -390,6 +390,20 @@ class InferenceEngine(Protocol):
         ...
 
 
+class GenerationEngine(Protocol):
+    """Writes texts with adapters on one base: the seam for tasks whose answer is a text. Nothing in the house uses it yet."""
+
+    def load(self, digest: AdapterDigest, folder: Path) -> None:
+        """As InferenceEngine.load. Raises AdapterRefused."""
+        ...
+
+    def unload(self, digest: AdapterDigest) -> None: ...
+    def loaded(self) -> frozenset[AdapterDigest]: ...
+    def write(self, questions: Sequence[Question], *, max_tokens: int, deadline_s: float) -> tuple[str, ...]:
+        """At most ``max_tokens`` tokens for each question, in the order asked. Raises NotFound, DeadlinePassed when not all are ready."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
     """What is shown of a training in the tracking server."""
@@ -401,7 +415,7 @@ class RunFacts:
     version: AdapterVersion
     verdict: Verdict | None
     confusion: Mapping[str, Mapping[str, int]]
-    """True label to predicted label to rows, on the held-out rows."""
+    """True answer to predicted answer to rows, on the held-out rows; of sets and spans in their canonical texts."""
 
 
 class AdapterRegistry(Protocol):

@@ -89,6 +89,17 @@ def matches(said: str, truth: str) -> tuple[int, int, int]:
     return len(ours & right), len(ours), len(right)
 
 
+def matches_by_label(said: str, truth: str) -> dict[str, tuple[int, int, int]]:
+    """The same for each label or field that either answer holds.
+
+    >>> matches_by_label('["a","b"]', '["b"]')
+    {'a': (0, 1, 0), 'b': (1, 1, 1)}
+    """
+    ours, right = _items(said), _items(truth)
+    labels = sorted({label for label, *_ in ours | right})
+    return {name: (len(_of(ours & right, name)), len(_of(ours, name)), len(_of(right, name))) for name in labels}
+
+
 def leading(value: str, counts: Mapping[str, int]) -> str:
     """The one label that stands for an answer where a scalar is needed: the rarest by ``counts`` (ties: by name), an empty text for none.
 
@@ -117,9 +128,16 @@ def show(value: str) -> str:
     return ", ".join(words) or "(none)"
 
 
-def _items(value: str) -> frozenset[object]:
+def _items(value: str) -> frozenset[tuple[str, int, int]]:
+    """Label, start and end of everything an answer says; labels that stand nowhere in the text have 0 and 0."""
     parsed = _parsed(value)
-    return frozenset((s.field, s.start, s.end) for s in parsed.spans) if parsed.kind == "extraction" else frozenset(parsed.labels)
+    if parsed.kind == "extraction":
+        return frozenset((s.field, s.start, s.end) for s in parsed.spans)
+    return frozenset((label, 0, 0) for label in parsed.labels)
+
+
+def _of(items: frozenset[tuple[str, int, int]], label: str) -> frozenset[tuple[str, int, int]]:
+    return frozenset(item for item in items if item[0] == label)
 
 
 @lru_cache(maxsize=8192)

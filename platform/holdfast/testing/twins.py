@@ -17,7 +17,7 @@ from holdfast.domain.gates import Verdict
 from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
 from holdfast.domain.retraining import TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.windows import WindowRows
-from holdfast.errors import AdapterRefused, NotFound, PartUnavailable, TrainingFailed
+from holdfast.errors import AdapterRefused, DeadlinePassed, NotFound, PartUnavailable, TrainingFailed
 from holdfast.ports import Answer, Question, RunFacts
 
 HIDDEN = 8
@@ -216,6 +216,42 @@ class EchoEngine:
         prediction = Prediction(label="", confidence=1.0) if bare else self.rule(question.digest, question.text)
         count = len(question.text.split()) + 2  # a word is a token, and two close the text
         return Answer(prediction=prediction, embedding=embedding_of(question.text), tokens=(count, min(count, self.max_tokens)))
+
+
+class EchoWriter:
+    """Twin of a generation engine: writes the words of the question back, one word a token.
+
+    A word takes ``word_s`` seconds on a clock of its own that nobody waits for.
+    """
+
+    def __init__(self, *, word_s: float = 0.0) -> None:
+        self.word_s = word_s
+        self.refusing: dict[str, str] = {}
+        self.folders: dict[AdapterDigest, Path] = {}
+
+    def load(self, digest: AdapterDigest, folder: Path) -> None:
+        """See the port."""
+        if digest in self.refusing:
+            raise AdapterRefused(folder=folder, reason=self.refusing[digest])
+        self.folders[digest] = folder
+
+    def unload(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        self.folders.pop(digest, None)
+
+    def loaded(self) -> frozenset[AdapterDigest]:
+        """See the port."""
+        return frozenset(self.folders)
+
+    def write(self, questions: Sequence[Question], *, max_tokens: int, deadline_s: float) -> tuple[str, ...]:
+        """See the port."""
+        for question in questions:
+            if question.digest not in self.folders:
+                raise NotFound(kind="adapter", name=question.digest)
+        words = [question.text.split()[:max_tokens] for question in questions]
+        if sum(len(some) for some in words) * self.word_s > deadline_s:
+            raise DeadlinePassed(seconds=deadline_s)
+        return tuple(" ".join(some) for some in words)
 
 
 def embedding_of(text: str, hidden: int = HIDDEN) -> tuple[float, ...]:

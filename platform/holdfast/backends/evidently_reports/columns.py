@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from holdfast.domain.answers import kind_of, label_counts, labels_in, leading, row_score
+from holdfast.domain.tasks import Metric
 from holdfast.domain.windows import WindowRows
 
 MAX_ROWS = 10_000
@@ -21,7 +24,10 @@ MIN_ROWS = 30
 COMPONENTS = 5
 FALSE_DRIFT = 0.01
 """Probability that one unchanged column is shown as drifted."""
+SHOWN_LABELS = 12
+"""Labels of sets, or fields, whose presence is a column each: the most frequent of the reference."""
 NUMBERS = ("confidence", "text_length", "word_count", "non_letter_share", "unseen_word_share")
+METRICS: tuple[Metric, ...] = ("accuracy", "f1")
 _WORD = re.compile(r"\w+")
 
 
@@ -37,6 +43,8 @@ class Comparison:
     """Jensen-Shannon distance above which a column is shown as drifted."""
     labelled_count: int
     """Labelled rows of the current window."""
+    quality: Mapping[str, float] | None
+    """Of sets and spans, which Evidently does not judge: `accuracy` (right as a whole) and `f1` (mean of a row) of the current window."""
 
 
 def compare(reference: WindowRows, current: WindowRows) -> Comparison:
@@ -45,11 +53,17 @@ def compare(reference: WindowRows, current: WindowRows) -> Comparison:
     counts = Counter(word for text in before.texts for word in set(_words(text)))
     axes = _axes(before.embeddings, now.embeddings)
     # A reference row may not vouch for its own words: there a word is seen when a second row has it too.
+    known = label_counts(before.predictions)
     tables = [_table(rows, {w for w, n in counts.items() if n >= least}, axes) for rows, least in ((before, 2), (now, 1))]
+    several = {kind_of(said) for said in (*before.predictions, *now.predictions)} != {"classification"}
+    if several:
+        tables = [_spread(table, rows, known) for table, rows in zip(tables, (before, now), strict=True)]
     columns = tuple(c for c in tables[0].columns if c not in ("text", "target") and all(c in t and _usable(t[c]) for t in tables))
     thresholds = {c: _threshold(tables[0][c].dropna(), tables[1][c].dropna()) for c in columns}
     labelled = int(tables[1]["target"].notna().sum())
-    return Comparison(reference=tables[0], current=tables[1], columns=columns, thresholds=thresholds, labelled_count=labelled)
+    return Comparison(reference=tables[0], current=tables[1], columns=columns, thresholds=thresholds, labelled_count=labelled,
+        quality=_quality(now) if several else None,
+    )  # fmt: skip
 
 
 def _thin(rows: WindowRows) -> WindowRows:
@@ -86,6 +100,26 @@ def _table(rows: WindowRows, vocabulary: set[str], axes: NDArray[np.float64]) ->
     for number in range(places.shape[1]):
         table[f"embedding_pc{number + 1}"] = places[:, number]
     return table.replace([np.inf, -np.inf], np.nan)
+
+
+def _spread(table: pd.DataFrame, rows: WindowRows, known: Counter[str]) -> pd.DataFrame:
+    """Answers that are sets or spans as columns that can be compared: the leading label, how many labels, and which of the frequent."""
+    held = [labels_in(said) for said in rows.predictions]
+    made = {"answer_size": [float(len(labels)) for labels in held]}
+    frequent = sorted(known, key=lambda label: (-known[label], label))[:SHOWN_LABELS]
+    made |= {f"says {label}": [float(label in labels) for labels in held] for label in frequent}
+    return table.assign(
+        prediction=pd.Series([leading(said, known) for said in rows.predictions], dtype=object),
+        target=pd.Series([None if label is None else leading(label, known) for label in rows.labels], dtype=object),
+        **made,
+    )
+
+
+def _quality(rows: WindowRows) -> dict[str, float]:
+    pairs = [(said, label) for said, label in zip(rows.predictions, rows.labels, strict=True) if label is not None]
+    if len(pairs) < MIN_ROWS:
+        return {}
+    return {name: float(np.mean([row_score(*pair, name) for pair in pairs])) for name in METRICS}
 
 
 def _words(text: str) -> list[str]:

@@ -27,7 +27,7 @@ def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
         num_method="jensenshannon",
         per_column_threshold=comparison.thresholds,
     )
-    judged = min(comparison.labelled_count, int(comparison.reference["target"].notna().sum())) >= MIN_ROWS
+    judged = comparison.quality is None and min(comparison.labelled_count, int(comparison.reference["target"].notna().sum())) >= MIN_ROWS
     definition = DataDefinition(
         text_columns=["text"],
         categorical_columns=["prediction", "target"] if judged else ["prediction"],
@@ -70,6 +70,7 @@ def measures(snapshot: Snapshot, comparison: Comparison) -> dict[str, float]:
             found["drift.share_columns"] = float(value["share"])
         elif kind in QUALITY:
             found[f"quality.{QUALITY[kind]}"] = float(value)
+    found |= {f"quality.{name}": value for name, value in (comparison.quality or {}).items()}
     directions = [value for name, value in found.items() if name.startswith("drift.embedding_pc")]
     if directions:
         found["drift.embedding"] = max(directions)

@@ -38,6 +38,8 @@ class EvidentlyReporter:
         Names: `rows.reference|current|labelled`; `drift.COLUMN` and `threshold.COLUMN` (Jensen-Shannon distances, 0..0.833) for
         prediction, confidence, text_length, word_count, non_letter_share, unseen_word_share, embedding_pc1 to 5; `drift.embedding`
         (the largest of those five); `drift.share_columns`; `quality.accuracy|precision|recall|f1` where 30 rows are labelled.
+        Of sets and spans: prediction is the leading label, answer_size and `says LABEL` (of frequent labels) are columns too, and
+        quality has accuracy and f1 alone.
 
         Raises:
             StorageRefused: when the page cannot be written.

@@ -145,7 +145,7 @@ def _by_batches(table: Tensor, x: Tensor, targets: Tensor, penalty: float) -> Te
     steps, step = EPOCHS * -(-len(x) // BATCH_ROWS), 0
     for epoch in range(EPOCHS):
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch))
-        for some in order.split(BATCH_ROWS):
+        for some in torch.split(order, BATCH_ROWS):
             optimiser.param_groups[0]["lr"] = RATE * (1 - step / steps)
             optimiser.zero_grad()
             _objective(learnt * unit, x[some], targets[some], penalty).backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,7 @@
-"""Two pictures of a run: what was confused with what, and how the checkpoints scored. Drawn without a display."""
+"""Pictures of a run: what was confused with what (of sets and spans: how well each label was found), and how the checkpoints scored.
+
+Drawn without a display.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from holdfast.domain.answers import matches_by_label
 from holdfast.domain.retraining import CurvePoint
 
 if TYPE_CHECKING:
@@ -38,6 +42,38 @@ def confusion_figure(confusion: Mapping[str, Mapping[str, int]], title: str) -> 
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title + (f"\n{left_out} labels with fewer mistakes left out" if left_out else ""), fontsize=10)
+    return figure
+
+
+def label_sums(confusion: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int, int]]:
+    """Label or field to how often it was said rightly, was said, and was true."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for true, row in confusion.items():
+        for said, count in row.items():
+            for label, found in matches_by_label(said, true).items():
+                before = sums.get(label, (0, 0, 0))
+                sums[label] = (before[0] + count * found[0], before[1] + count * found[1], before[2] + count * found[2])
+    return sums
+
+
+def label_figure(confusion: Mapping[str, Mapping[str, int]], title: str) -> Figure:
+    """Precision and recall of each label or field, those that are true most often on top."""
+    from matplotlib.figure import Figure
+
+    sums = label_sums(confusion)
+    labels = sorted(sums, key=lambda label: (-sums[label][2], label))[:SHOWN_LABELS]
+    figure = Figure(figsize=(7.0, max(2.5, 0.34 * len(labels) + 1.2)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(labels))
+    axes.barh(places - 0.2, [sums[one][0] / max(1, sums[one][1]) for one in labels], 0.36, color="tab:blue", label="precision")
+    axes.barh(places + 0.2, [sums[one][0] / max(1, sums[one][2]) for one in labels], 0.36, color="tab:orange", label="recall")
+    axes.set_yticks(places, [f"{_short(one)} ({sums[one][2]})" for one in labels], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0.0, 1.0)
+    left_out = len(sums) - len(labels)
+    axes.set_title(title + (f"\n{left_out} rarer labels left out" if left_out else ""), fontsize=10)
+    if labels:
+        axes.legend(fontsize=8, loc="lower right")
     return figure
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.backends.mlflow_registry.plots import confusion_figure, curve_figure
+from holdfast.backends.mlflow_registry.plots import confusion_figure, curve_figure, label_figure, label_sums
 from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES
 from holdfast.domain.gates import Verdict
 from holdfast.ports import RunFacts
@@ -36,7 +36,10 @@ def ensure_run(client: MlflowClient, facts: RunFacts, folder: Path) -> str:
     client.log_batch(run_id, metrics=_metrics(facts) if fresh else [], params=_params(facts), tags=_tags(facts))
     _log_dataset(client, run_id, facts)
     title = f"{facts.version.task}, version {facts.version.number} ({facts.version.rung})"
-    client.log_figure(run_id, confusion_figure(facts.confusion, f"{title}: held-out rows"), "plots/confusion.png")
+    if facts.contract.kind == "classification":
+        client.log_figure(run_id, confusion_figure(facts.confusion, f"{title}: held-out rows"), "plots/confusion.png")
+    else:  # answers hold pieces of texts and are never shown: only sums for each label are
+        client.log_figure(run_id, label_figure(facts.confusion, f"{title}: held-out rows"), "plots/labels.png")
     if facts.rung.curve:
         client.log_figure(run_id, curve_figure(facts.rung.curve, facts.rung.best_step, title), "plots/curve.png")
     for name in PUBLISHED:
@@ -87,6 +90,7 @@ def _params(facts: RunFacts) -> list[object]:
         "base": version.base,
         "base_digest": version.lineage.base_digest,
         "max_tokens": version.max_tokens,
+        "kind": facts.contract.kind,
         "label_count": len(version.labels),
         "seed": version.lineage.seed,
         "train_rows": facts.snapshot.train_count,
@@ -121,9 +125,19 @@ def _metrics(facts: RunFacts) -> list[Metric]:
         lower, upper = _wilson(right, count)
         rows += [("holdout_accuracy", right / count, 0), ("holdout_accuracy_lower", lower, 0), ("holdout_accuracy_upper", upper, 0)]
         rows.append(("holdout_rows", float(count), 0))
+    if facts.contract.kind != "classification":
+        rows += [(name, value, 0) for name, value in _set_metrics(facts).items()]
     from mlflow.entities import Metric
 
     return [Metric(name, value, at_ms, step) for name, value, step in rows if math.isfinite(value)]
+
+
+def _set_metrics(facts: RunFacts) -> dict[str, float]:
+    """Micro-averaged precision, recall and F1 of labels or spans, on the held-out rows."""
+    sums = label_sums(facts.confusion).values()
+    both, said, true = (sum(one[i] for one in sums) for i in range(3))
+    f1 = 2 * both / max(1, said + true)
+    return {"holdout_precision": both / max(1, said), "holdout_recall": both / max(1, true), "holdout_micro_f1": f1}
 
 
 def _wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
