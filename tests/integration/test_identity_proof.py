@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from holdfast.backends.lora import engine as engine_room
 from holdfast.backends.lora.base_model import BaseModel
+from holdfast.backends.lora.encoder import LayerLora
 from holdfast.backends.lora.engine import LoraEngine
 from holdfast.backends.lora.files import FINGERPRINT_NAME, HEAD_NAME, LORA_CONFIG_NAME, LORA_NAME, file_digest, finish_adapter, write_json
 from holdfast.backends.lora.head import Head
@@ -183,7 +184,7 @@ def test_a_fault_in_the_files_is_refused_at_loading_under_whatever_name_and_the_
     assert replica.ready() == {site.digest}
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FILE_FAULTS if fault not in ("no-op adapter",)])
+@pytest.mark.parametrize("fault", FILE_FAULTS)
 def test_without_the_comparison_each_of_these_faults_would_answer(site: Site, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_room, "difference", lambda *_: None)
     forged, bad = site.copy(FILE_FAULTS[fault][0])
@@ -248,6 +249,14 @@ def test_a_fingerprint_of_the_format_before_is_refused_with_what_to_do(site: Sit
         site.engine.load(site.digest, site.adapter)
 
 
+def test_a_version_whose_lora_learned_nothing_is_itself_when_it_was_judged_so(site: Site) -> None:
+    """A training whose first epoch was the best hands over B as it began, which is zero: weak, and what the gate saw."""
+    idle, folder = site.copy(lora_file(zero_b))
+    write_json(folder / FINGERPRINT_NAME, site.engine.fingerprint(site.engine.read(folder)))
+    site.engine.load(idle, folder)
+    site.engine.prove(idle)
+
+
 def test_rounding_within_the_tolerance_is_the_same_version(site: Site) -> None:
     site.engine.load(site.digest, site.adapter)
     for tensor in site.engine._adapters[site.digest].tensors:
@@ -302,13 +311,18 @@ class Replica:
             return work.replicas.live(NOON)[0].lapsed[self.site.digest]
 
 
+def every_up(layer: LayerLora) -> tuple[torch.Tensor, ...]:
+    """All B matrices."""
+    return (*layer.qkv.ups, *layer.out.ups, *layer.up.ups, *layer.down.ups)
+
+
 def head_zeroed(site: Site) -> None:
     site.engine._adapters[site.digest].head.weight.zero_()
 
 
 def lora_zeroed(site: Site) -> None:
     for layer in site.engine._adapters[site.digest].layers.values():
-        for up in layer.every_up:
+        for up in every_up(layer):
             up.zero_()
 
 
@@ -326,7 +340,7 @@ def lora_quantised(site: Site) -> None:
 
 def rank_cut(site: Site) -> None:
     for layer in site.engine._adapters[site.digest].layers.values():
-        for up in layer.every_up:
+        for up in every_up(layer):
             up[:, 2:] = 0.0
 
 
