@@ -163,7 +163,7 @@ class Stack:
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
             "HOLDFAST_HOME": str(self.settings.folder),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),  # noqa: TID251  (as above)
             "PYTHONUNBUFFERED": "1",
         }
         with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:

@@ -14,6 +14,7 @@ from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.domain.routing import choose
 from holdfast.errors import PartUnavailable
 from holdfast.serving.__main__ import watch
+from holdfast.serving.answers import answer_fields
 from holdfast.serving.batching import Answer, Batcher, Question
 from holdfast.serving.capture_buffer import CaptureBuffer
 from holdfast.serving.gateway import GatewayState, make_app
@@ -23,6 +24,7 @@ from holdfast.testing.clock import NOON
 from holdfast.testing.memory import MemoryDatabase
 from holdfast.testing.record_builders import TASK, a_digest, a_route
 
+OSLO = {"field": "city", "start": 3, "end": 7, "text": "Oslo"}
 KEY = "hf_test"
 PATH = f"/v1/tasks/{TASK}/predict"
 
@@ -219,3 +221,17 @@ def test_outcomes_are_counted_and_callers_cannot_make_new_series(place: Place) -
 def test_metrics_are_for_this_machine_alone(place: Place) -> None:
     elsewhere = TestClient(make_app(place.state), client=("192.0.2.7", 1))
     assert refusal(elsewhere.get("/metrics")) == (401, "not_permitted")
+
+
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        ("refund", {"label": "refund"}),
+        ('["a","b"]', {"labels": ["a", "b"]}),
+        ("[]", {"labels": []}),
+        ('{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', {"spans": [OSLO], "fields": {"city": ["Oslo"]}}),
+        ('{"spans":[]}', {"spans": [], "fields": {}}),
+    ],
+)
+def test_an_answer_is_shown_in_the_form_of_its_kind(said: str, body: dict[str, object]) -> None:
+    assert answer_fields(said, 0.25) == {**body, "confidence": 0.25}
