@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -126,8 +127,8 @@ def test_quality_by_label_counts_a_row_for_each_label_it_holds() -> None:
 
 
 @pytest.mark.parametrize(("kind", "make"), [("multi-label", topics), ("extraction", orders)])
-def test_an_audit_counts_labels_or_fields_and_names_the_row_of_a_mistake(kind: Kind, make: object) -> None:
-    examples = make(1, 60)  # type: ignore[operator]
+def test_an_audit_counts_labels_or_fields_and_names_the_row_of_a_mistake(kind: Kind, make: Callable[[int, int], list[Example]]) -> None:
+    examples = make(1, 60)
     labels = ("billing", "login", "delivery") if kind == "multi-label" else ("item", "amount", "city")
     given = replace(a_contract(), kind=kind, labels=labels)
     found = inspect_examples(examples, given)
