@@ -17,7 +17,7 @@ from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.retraining import TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import AdapterRefused, NotFound, PartUnavailable, TrainingFailed
-from holdfast.ports import Answer, Question, RunFacts
+from holdfast.ports import Answer, Question, RunFacts, Tier
 
 HIDDEN = 8
 """Width of the embeddings that twins and builders make."""
@@ -169,6 +169,7 @@ class EchoEngine:
         self.refusing: dict[str, str] = {}
         """Digests that it will not load, with the reason."""
         self.folders: dict[AdapterDigest, Path] = {}
+        self.pinned: set[AdapterDigest] = set()
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """See the port."""
@@ -179,6 +180,7 @@ class EchoEngine:
     def unload(self, digest: AdapterDigest) -> None:
         """See the port."""
         self.folders.pop(digest, None)
+        self.pinned.discard(digest)
 
     def loaded(self) -> frozenset[AdapterDigest]:
         """See the port."""
@@ -187,9 +189,27 @@ class EchoEngine:
     def answer(self, questions: Sequence[Question]) -> tuple[Answer, ...]:
         """See the port."""
         for question in questions:
-            if question.digest not in self.folders:
-                raise NotFound(kind="adapter", name=question.digest)
+            self._check(question.digest)
         return tuple(Answer(prediction=self.rule(q.digest, q.text), embedding=embedding_of(q.text)) for q in questions)
+
+    def resident(self) -> Mapping[AdapterDigest, Tier]:
+        """See the port. It has room for all."""
+        return dict.fromkeys(self.folders, "bank")
+
+    def pin(self, digest: AdapterDigest) -> bool:
+        """See the port."""
+        self._check(digest)
+        self.pinned.add(digest)
+        return True
+
+    def unpin(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        self._check(digest)
+        self.pinned.discard(digest)
+
+    def _check(self, digest: AdapterDigest) -> None:
+        if digest not in self.folders:
+            raise NotFound(kind="adapter", name=digest)
 
 
 def embedding_of(text: str, hidden: int = HIDDEN) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +13,19 @@ import torch
 
 from holdfast.backends.lora.base_model import BaseModel, use_threads
 from holdfast.backends.lora.decoding import Output, answers_of, margin, outputs_of, sealed_row
-from holdfast.backends.lora.encoder import LayerLora, Packing, Segment, embed_tokens, pool, run_layers
+from holdfast.backends.lora.favourite import Favourite
 from holdfast.backends.lora.files import HEAD_NAME, load_tensors, read_fingerprint, read_manifest
 from holdfast.backends.lora.head import Head
-from holdfast.backends.lora.lora_format import fuse, read_lora
-from holdfast.backends.lora.prefix_cache import FrozenPrefix, by_length
+from holdfast.backends.lora.layouts import LoadedAdapter, layout_of, row_of
+from holdfast.backends.lora.lora_format import read_lora
+from holdfast.backends.lora.paths import choose_way
+from holdfast.backends.lora.prefix_cache import FrozenPrefix
+from holdfast.backends.lora.residency import Residency
+from holdfast.backends.lora.serving_pass import Way, cut, run_pass
 from holdfast.domain.adapters import Fingerprint, Manifest, adapter_digest
 from holdfast.domain.ids import AdapterDigest
-from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
-from holdfast.ports import Answer, Question
+from holdfast.errors import AdapterRefused, BaseModelRefused
+from holdfast.ports import Answer, Question, Tier
 
 FINGERPRINT_TOLERANCE = 1e-3
 """Largest difference of a logit from the sealed one; other processors round differently, other weights are far off."""
@@ -33,85 +38,111 @@ PROBES = (
 """Texts of every fingerprint: nothing, short, long, and odd."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadedAdapter:
-    """One adapter as the engine runs it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOptions:
+    """How an engine that serves uses its machine."""
 
-    manifest: Manifest
-    base: BaseModel
-    head: Head
-    layers: Mapping[int, LayerLora]
-    """Encoder layer to LoRA; empty for a head-only adapter."""
-
-    @property
-    def byte_count(self) -> int:
-        """Bytes of its tensors in memory."""
-        tensors = [self.head.weight, self.head.bias]
-        for layer in self.layers.values():
-            for pair in (layer.qkv, layer.out, layer.up, layer.down):
-                tensors += [pair.down, *pair.ups]
-        return sum(tensor.nbytes for tensor in tensors)
+    code_folder: Path | None = None
+    """Cache of compiled code and of measured ways; without it answers take the plainest way."""
+    way: str | None = None
+    """Forces a way (see `paths`); None lets measurement choose."""
+    bank_bytes: int = 4 << 30
+    """What the weights of adapters may take where they are computed with. Memory is taken only as it fills."""
+    host_bytes: int = 1 << 30
+    """What is kept of adapters that had to leave."""
 
 
 class LoraEngine:
-    """Implements ports.InferenceEngine. Loading and answering may happen at the same time in different threads.
+    """Implements ports.InferenceEngine. Every method may be called from any thread, answers from several at once.
 
     Args:
         bases: base name to path (a folder, or ``package:NAME``) and the pinned SHA-256 of its weights. Opened on first use.
-        threads: torch threads of this process.
+        threads: torch threads of this process; of an engine that serves, passes that run side by side with one thread each.
         cache_folder: where given, head-only adapters answer from the cache of pooled vectors, which grows with every new
             text: for replays and scoring, not for serving. Such an engine answers from one thread.
+        serving: given where the engine serves.
     """
 
-    def __init__(self, bases: Mapping[str, tuple[str, str]], threads: int, *, cache_folder: Path | None = None) -> None:
-        use_threads(threads)
+    def __init__(
+        self,
+        bases: Mapping[str, tuple[str, str]],
+        threads: int,
+        *,
+        cache_folder: Path | None = None,
+        serving: ServingOptions | None = None,
+    ) -> None:
+        use_threads(threads if serving is None else 1)
         self._bases = dict(bases)
         self._cache_folder = cache_folder
         self._frozen: dict[tuple[str, int], FrozenPrefix] = {}
-        self._adapters: Mapping[AdapterDigest, LoadedAdapter] = {}
+        self._options = serving or ServingOptions()
+        self._ways: dict[str, Way] = {}
         self._lock = threading.Lock()
+        self._residency = Residency(
+            lambda folder: self.read(folder).row, bank_bytes=self._options.bank_bytes, host_bytes=self._options.host_bytes
+        )
+        self._favourite = Favourite()
+        self._lanes = threads if serving is not None else 1
+        self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="pass") if self._lanes > 1 else None
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """Load beside what is there and prove it by its fingerprint. Raises AdapterRefused; what was loaded stays."""
         adapter = self.read(folder)
-        found = adapter_digest(adapter.manifest)
-        if found != digest:
-            raise AdapterRefused(folder=folder, reason=f"it is {found}, not {digest}")
-        _prove(folder, adapter.manifest, read_fingerprint(folder), self.fingerprint(adapter, read_fingerprint(folder).probes))
-        with self._lock:
-            self._adapters = {**self._adapters, digest: adapter}
+        if adapter.digest != digest:
+            raise AdapterRefused(folder=folder, reason=f"it is {adapter.digest}, not {digest}")
+        sealed = read_fingerprint(folder)
+        _prove(folder, adapter.manifest, sealed, self.fingerprint(adapter, sealed.probes))
+        self._residency.register(adapter, folder)
 
     def unload(self, digest: AdapterDigest) -> None:
         """Forget it; a batch that is under way keeps what it began with."""
-        with self._lock:
-            self._adapters = {key: value for key, value in self._adapters.items() if key != digest}
+        self._residency.forget(digest)
 
     def loaded(self) -> frozenset[AdapterDigest]:
         """Digests of what answers."""
-        return frozenset(self._adapters)
+        return self._residency.registered()
+
+    def resident(self) -> Mapping[AdapterDigest, Tier]:
+        """Where each loaded adapter is now."""
+        return self._residency.tiers()
+
+    def pin(self, digest: AdapterDigest) -> bool:
+        """Never let it leave the bank; false when no room would be left for others. Raises NotFound (kind `adapter`)."""
+        return self._residency.pin(digest)
+
+    def unpin(self, digest: AdapterDigest) -> None:
+        """Raises NotFound (kind `adapter`)."""
+        self._residency.unpin(digest)
+
+    def close(self) -> None:
+        """End the threads of this engine."""
+        self._residency.close()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def answer(self, questions: Sequence[Question]) -> tuple[Answer, ...]:
         """In the order asked. Raises NotFound (kind `adapter`) when a digest is not loaded."""
-        adapters = self._adapters  # one look: a swap meanwhile does not split this batch
-        for question in questions:
-            if question.digest not in adapters:
-                raise NotFound(kind="adapter", name=question.digest)
         answers: dict[int, Answer] = {}
-        by_base: dict[str, list[int]] = {}
-        for i, question in enumerate(questions):
-            adapter = adapters[question.digest]
-            if self._cache_folder is None or adapter.layers:
-                by_base.setdefault(adapter.base.name, []).append(i)
-        cached = sorted(set(range(len(questions))) - {i for rows in by_base.values() for i in rows})
-        for digest in dict.fromkeys(questions[i].digest for i in cached):
-            rows = [i for i in cached if questions[i].digest == digest]
-            adapter, texts = adapters[digest], [questions[i].text for i in rows]
-            found = answers_of(adapter.base, [(adapter.manifest, text) for text in texts], self._frozen_outputs(adapter, texts))
-            answers |= dict(zip(rows, found, strict=True))
-        for rows in by_base.values():
-            pairs = [(adapters[questions[i].digest], questions[i].text) for i in rows]
-            answers |= dict(zip(rows, self._mixed(pairs), strict=True))
+        with self._residency.claim({question.digest for question in questions}) as steps:
+            for here in steps:  # what is in a bank first; the loader brings the others meanwhile
+                rows = [i for i, question in enumerate(questions) if question.digest in here]
+                pairs = [(here[questions[i].digest], questions[i].text) for i in rows]
+                answers |= dict(zip(rows, self._answers(pairs), strict=True))
         return tuple(answers[i] for i in range(len(questions)))
+
+    def _answers(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Answer]:
+        """One answer per pair, in order, of whatever bases."""
+        found: dict[int, Answer] = {}
+        by_source: dict[tuple[str, AdapterDigest | None], list[int]] = {}
+        for i, (adapter, _) in enumerate(pairs):
+            cached = self._cache_folder is not None and not adapter.layout.places
+            by_source.setdefault((adapter.base.name, adapter.digest if cached else None), []).append(i)
+        for (_, digest), rows in by_source.items():
+            some = [pairs[i] for i in rows]
+            outputs = self._outputs(some) if digest is None else self._frozen_outputs(some[0][0], [text for _, text in some])
+            made = answers_of(some[0][0].base, [(adapter.manifest, text) for adapter, text in some], outputs)
+            found |= dict(zip(rows, made, strict=True))
+        return [found[i] for i in range(len(pairs))]
 
     def read(self, folder: Path) -> LoadedAdapter:
         """The adapter of a folder, checked in form but not yet by its fingerprint. Raises AdapterRefused."""
@@ -122,8 +153,9 @@ class LoraEngine:
         wanted = {"weight": (manifest.output_count, base.hidden), "bias": (manifest.output_count,)}
         if found != wanted:
             raise AdapterRefused(folder=folder, reason=f"its head is {found}; its labels and base ask for {wanted}")
-        layers = {} if manifest.rung == "head" else fuse(read_lora(folder, base))
-        return LoadedAdapter(manifest, base, Head(tensors["weight"], tensors["bias"]), layers)
+        head, lora = Head(tensors["weight"], tensors["bias"]), None if manifest.rung == "head" else read_lora(folder, base)
+        layout = layout_of(base, head, lora)
+        return LoadedAdapter(adapter_digest(manifest), manifest, base, layout, row_of(layout, head, lora))
 
     def fingerprint(self, adapter: LoadedAdapter, probes: Sequence[str] = PROBES) -> Fingerprint:
         """What an adapter answers on the probes, by the path of serving."""
@@ -153,24 +185,36 @@ class LoraEngine:
 
     def _frozen_outputs(self, adapter: LoadedAdapter, texts: Sequence[str]) -> list[Output]:
         frozen = self.frozen(adapter.base, adapter.manifest.max_tokens)
+        head = adapter.layout.head(adapter.row)
         if adapter.manifest.kind != "extraction":
-            return outputs_of(adapter.manifest, adapter.head, (), torch.from_numpy(frozen.pooled(texts)))
+            return outputs_of(adapter.manifest, head, (), torch.from_numpy(frozen.pooled(texts)))
         states = [one.float() for one in frozen.hidden(texts, len(adapter.base.layers))]
-        return outputs_of(adapter.manifest, adapter.head, states, torch.stack([one.mean(0) for one in states]))
-
-    def _mixed(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Answer]:
-        return answers_of(pairs[0][0].base, [(adapter.manifest, text) for adapter, text in pairs], self._outputs(pairs))
+        return outputs_of(adapter.manifest, head, states, torch.stack([one.mean(0) for one in states]))
 
     def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Output]:
-        """One output per pair of adapters of one base, in order; batches of similar length, each sorted by adapter."""
+        """One output per pair of adapters of one base, in order."""
         base = pairs[0][0].base
-        ids = _token_ids(base, pairs)
-        found: dict[int, Output] = {}
-        for batch in by_length([len(one) for one in ids]):
-            place = {id(pairs[i][0]): at for at, i in enumerate(batch)}
-            rows = sorted(batch, key=lambda i: place[id(pairs[i][0])])
-            found |= dict(zip(rows, _one_pass(base, [pairs[i][0] for i in rows], [ids[i] for i in rows]), strict=True))
+        way, ids = self._way(base), _token_ids(base, pairs)
+        adapters = [adapter for adapter, _ in pairs]
+        merged = self._favourite.merged(adapters, way)
+        own = [i for i, adapter in enumerate(adapters) if merged is None or adapter.digest != merged.digest]
+        todo = [(way, False, rows) for rows in cut(way, own, adapters, ids, self._lanes)]
+        if merged is not None:
+            rest = sorted(set(range(len(pairs))) - set(own))
+            todo += [(merged.way, True, rows) for rows in cut(way, rest, adapters, ids, self._lanes)]
+
+        def run(one: tuple[Way, bool, list[int]]) -> list[Output]:
+            return run_pass(base, one[0], [adapters[i] for i in one[2]], [ids[i] for i in one[2]], one[1])
+
+        made = map(run, todo) if self._pool is None or len(todo) < 2 else self._pool.map(run, todo)
+        found = {i: output for (_, _, rows), outputs in zip(todo, made, strict=True) for i, output in zip(rows, outputs, strict=True)}
         return [found[i] for i in range(len(pairs))]
+
+    def _way(self, base: BaseModel) -> Way:
+        with self._lock:
+            if base.name not in self._ways:
+                self._ways[base.name] = choose_way(base, self._options.code_folder, self._options.way)
+            return self._ways[base.name]
 
 
 def _token_ids(base: BaseModel, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[list[int]]:
@@ -181,25 +225,6 @@ def _token_ids(base: BaseModel, pairs: Sequence[tuple[LoadedAdapter, str]]) -> l
     for limit, rows in by_limit.items():
         ids |= dict(zip(rows, base.token_ids([pairs[i][1] for i in rows], limit), strict=True))
     return [ids[i] for i in range(len(pairs))]
-
-
-def _one_pass(base: BaseModel, adapters: Sequence[LoadedAdapter], ids: Sequence[Sequence[int]]) -> list[Output]:
-    """Outputs of one batch whose rows are sorted by adapter."""
-    packing = Packing.of([len(one) for one in ids])
-    groups = _groups(adapters)
-    ends = torch.cumsum(packing.lengths, 0).tolist()
-    segments = [Segment(ends[a] - len(ids[a]), ends[b - 1], adapters[a].layers) for a, b in groups if adapters[a].layers]
-    with torch.inference_mode():
-        last = run_layers(base, embed_tokens(base, ids, packing), packing, range(len(base.layers)), segments)  # [T, hidden]
-        pooled = pool(last, packing)  # [T, hidden] -> [rows, hidden]
-        states = torch.split(last, packing.lengths.tolist())
-        return [one for a, b in groups for one in outputs_of(adapters[a].manifest, adapters[a].head, states[a:b], pooled[a:b])]
-
-
-def _groups(adapters: Sequence[LoadedAdapter]) -> list[tuple[int, int]]:
-    """Start and stop of each run of rows of the same adapter."""
-    starts = [i for i in range(len(adapters)) if i == 0 or adapters[i] is not adapters[i - 1]]
-    return list(zip(starts, [*starts[1:], len(adapters)], strict=True))
 
 
 def _prove(folder: Path, manifest: Manifest, sealed: Fingerprint, found: Fingerprint) -> None:
