@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,7 +38,16 @@ class Serving(BaseModel):
     queue_rows: int = Field(default=512, ge=1, le=100_000, description="Requests that may wait; above, 429 with Retry-After.")
     deadline_s: float = Field(default=30.0, gt=0, le=600, description="A request is retried inside the gateway until then, then 504.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
-    replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")
+    replica_threads: int = Field(default=1, ge=1, le=256, description="Cores of a replica: passes that run side by side, one thread each.")
+    engine_way: Literal["eager", "packed", "eager+native", "packed+native"] | None = Field(
+        default=None, description="How a replica runs its base; absent means the fastest by measurement, once per machine and base."
+    )
+    bank_mib: int = Field(
+        default=4096, ge=16, le=1 << 20, description="MiB for adapters ready to answer; taken as they fill. 3,000 of rank 16."
+    )
+    host_mib: int = Field(
+        default=1024, ge=0, le=1 << 20, description="MiB for adapters that had to leave the bank; below that they are on disk."
+    )
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")
 
 

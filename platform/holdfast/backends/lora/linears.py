@@ -78,7 +78,8 @@ class PackedLinears:
     @staticmethod
     def works() -> bool:
         """Whether this build of torch has what it takes."""
-        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
     def apply(self, place: Place, x: Tensor) -> Tensor:
         """See Linears."""

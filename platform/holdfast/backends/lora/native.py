@@ -83,7 +83,7 @@ def fits(hidden: int, heads: int) -> bool:
 @lru_cache(maxsize=8)
 def open_kernel(folder: Path) -> Kernel | None:
     """The kernel of this machine, compiled into ``folder`` unless it is there; None, and the reason in the log, where it cannot be."""
-    compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
+    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
         _log.info("no C compiler is here: answers take torch's own way")
         return None
