@@ -42,6 +42,10 @@ class Serving(BaseModel):
     engine_way: Literal["eager", "packed", "eager+native", "packed+native"] | None = Field(
         default=None, description="How a replica runs its base; absent means the fastest by measurement, once per machine and base."
     )
+    int8_loss: float | None = Field(
+        default=None, ge=0, le=1,
+        description="Share of right answers an adapter may lose by answering in 8 bits, tried on its reference rows; absent: always exact.",
+    )  # fmt: skip
     bank_mib: int = Field(
         default=4096, ge=16, le=1 << 20, description="MiB for adapters ready to answer; taken as they fill. 3,000 of rank 16."
     )

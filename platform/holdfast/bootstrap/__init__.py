@@ -93,7 +93,7 @@ def for_replica(settings: Settings) -> ReplicaParts:
     database, serving = SqlDatabase(settings.database), settings.serving
     options = ServingOptions(
         code_folder=settings.folder / "cache" / "engine", way=serving.engine_way,
-        bank_bytes=serving.bank_mib << 20, host_bytes=serving.host_mib << 20,
+        bank_bytes=serving.bank_mib << 20, host_bytes=serving.host_mib << 20, int8_loss=serving.int8_loss,
     )  # fmt: skip
     return ReplicaParts(
         unit_of_work=database.unit_of_work,

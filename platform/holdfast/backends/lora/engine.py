@@ -16,7 +16,9 @@ from holdfast.backends.lora.decoding import Output, answers_of, margin, outputs_
 from holdfast.backends.lora.favourite import Favourite
 from holdfast.backends.lora.files import HEAD_NAME, load_tensors, read_fingerprint, read_manifest
 from holdfast.backends.lora.head import Head
+from holdfast.backends.lora.int8_trial import Int8Trials
 from holdfast.backends.lora.layouts import LoadedAdapter, layout_of, row_of
+from holdfast.backends.lora.linears import Int8Linears, all_weights
 from holdfast.backends.lora.lora_format import read_lora
 from holdfast.backends.lora.paths import choose_way
 from holdfast.backends.lora.prefix_cache import FrozenPrefix
@@ -50,6 +52,8 @@ class ServingOptions:
     """What the weights of adapters may take where they are computed with. Memory is taken only as it fills."""
     host_bytes: int = 1 << 30
     """What is kept of adapters that had to leave."""
+    int8_loss: float | None = None
+    """Share of right answers that an adapter may lose by answering in 8 bits; None: always exact. Needs a code folder."""
 
 
 class LoraEngine:
@@ -82,6 +86,8 @@ class LoraEngine:
             lambda folder: self.read(folder).row, bank_bytes=self._options.bank_bytes, host_bytes=self._options.host_bytes
         )
         self._favourite = Favourite()
+        loss, folder = self._options.int8_loss, self._options.code_folder
+        self._trials = None if loss is None or folder is None else Int8Trials(loss, folder, self._tried)
         self._lanes = threads if serving is not None else 1
         self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="pass") if self._lanes > 1 else None
 
@@ -93,6 +99,8 @@ class LoraEngine:
         sealed = read_fingerprint(folder)
         _prove(folder, adapter.manifest, sealed, self.fingerprint(adapter, sealed.probes))
         self._residency.register(adapter, folder)
+        if self._trials is not None:
+            self._trials.begin(adapter, folder)
 
     def unload(self, digest: AdapterDigest) -> None:
         """Forget it; a batch that is under way keeps what it began with."""
@@ -117,6 +125,8 @@ class LoraEngine:
     def close(self) -> None:
         """End the threads of this engine."""
         self._residency.close()
+        if self._trials is not None:
+            self._trials.close()
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -159,7 +169,7 @@ class LoraEngine:
 
     def fingerprint(self, adapter: LoadedAdapter, probes: Sequence[str] = PROBES) -> Fingerprint:
         """What an adapter answers on the probes, by the path of serving."""
-        outputs = self._outputs([(adapter, text) for text in probes])
+        outputs = self._outputs([(adapter, text) for text in probes], int8=False)
         answers = answers_of(adapter.base, [(adapter.manifest, text) for text in probes], outputs)
         scores = tuple(tuple(float(one) for one in sealed_row(output)) for output in outputs)
         return Fingerprint(probes=tuple(probes), labels=tuple(one.prediction.label for one in answers), scores=scores)
@@ -191,17 +201,15 @@ class LoraEngine:
         states = [one.float() for one in frozen.hidden(texts, len(adapter.base.layers))]
         return outputs_of(adapter.manifest, head, states, torch.stack([one.mean(0) for one in states]))
 
-    def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[Output]:
-        """One output per pair of adapters of one base, in order."""
-        base = pairs[0][0].base
-        way, ids = self._way(base), _token_ids(base, pairs)
-        adapters = [adapter for adapter, _ in pairs]
-        merged = self._favourite.merged(adapters, way)
-        own = [i for i, adapter in enumerate(adapters) if merged is None or adapter.digest != merged.digest]
-        todo = [(way, False, rows) for rows in cut(way, own, adapters, ids, self._lanes)]
-        if merged is not None:
-            rest = sorted(set(range(len(pairs))) - set(own))
-            todo += [(merged.way, True, rows) for rows in cut(way, rest, adapters, ids, self._lanes)]
+    def _outputs(self, pairs: Sequence[tuple[LoadedAdapter, str]], *, int8: bool | None = None) -> list[Output]:
+        """One output per pair of adapters of one base, in order. ``int8`` forces or forbids 8 bits; else trials decide."""
+        base, adapters = pairs[0][0].base, [adapter for adapter, _ in pairs]
+        ids = _token_ids(base, pairs)
+        todo = [
+            (way, merged, some)
+            for way, merged, rows in self._ways_of(base, adapters, int8)
+            for some in cut(way, rows, adapters, ids, self._lanes)
+        ]
 
         def run(one: tuple[Way, bool, list[int]]) -> list[Output]:
             return run_pass(base, one[0], [adapters[i] for i in one[2]], [ids[i] for i in one[2]], one[1])
@@ -210,11 +218,41 @@ class LoraEngine:
         found = {i: output for (_, _, rows), outputs in zip(todo, made, strict=True) for i, output in zip(rows, outputs, strict=True)}
         return [found[i] for i in range(len(pairs))]
 
+    def _ways_of(self, base: BaseModel, adapters: Sequence[LoadedAdapter], int8: bool | None) -> list[tuple[Way, bool, list[int]]]:
+        """Which rows go which way, and whether that way holds their LoRA."""
+        everything = list(range(len(adapters)))
+        if int8 is not None:
+            return [(self._int8_way(base) if int8 else self._way(base), False, everything)]
+        accepted = frozenset[AdapterDigest]() if self._trials is None else self._trials.accepted()
+        small = [i for i in everything if adapters[i].digest in accepted]
+        exact = [i for i in everything if adapters[i].digest not in accepted]
+        merged = self._favourite.merged([adapters[i] for i in exact], self._way(base))
+        own = [i for i in exact if merged is not None and adapters[i].digest == merged.digest]
+        found = [(self._way(base), False, [i for i in exact if i not in set(own)])]
+        if merged is not None:
+            found.append((merged.way, True, own))
+        if small:
+            found.append((self._int8_way(base), False, small))
+        return found
+
+    def _tried(self, adapter: LoadedAdapter, texts: Sequence[str], int8: bool) -> list[str]:
+        """An adapter's answers to texts, exact or in 8 bits: for trials."""
+        outputs = self._outputs([(adapter, text) for text in texts], int8=int8)
+        return [one.prediction.label for one in answers_of(adapter.base, [(adapter.manifest, text) for text in texts], outputs)]
+
     def _way(self, base: BaseModel) -> Way:
         with self._lock:
             if base.name not in self._ways:
                 self._ways[base.name] = choose_way(base, self._options.code_folder, self._options.way)
             return self._ways[base.name]
+
+    def _int8_way(self, base: BaseModel) -> Way:
+        exact = self._way(base)
+        with self._lock:
+            key = f"{base.name}, int8"
+            if key not in self._ways:
+                self._ways[key] = Way("int8", Int8Linears(all_weights(base)), exact.steps)
+            return self._ways[key]
 
 
 def _token_ids(base: BaseModel, pairs: Sequence[tuple[LoadedAdapter, str]]) -> list[list[int]]:

@@ -116,7 +116,8 @@ def layout_of(base: BaseModel, head: Head, lora: LoraWeights | None) -> Layout:
 
 def row_of(layout: Layout, head: Head, lora: LoraWeights | None) -> Tensor:
     """The row of an adapter: [floats]. A module that carries no LoRA, and what a rank lacks to its bucket, is zero."""
-    row = torch.zeros(layout.floats)
+    whole = lora is None or (lora.rank == layout.rank and len(lora.tensors) == 2 * sum(len(PARTS[part]) for _, part in layout.places))
+    row = torch.empty(layout.floats) if whole else torch.zeros(layout.floats)
     made = layout.head(row)
     made.weight.copy_(head.weight)
     made.bias.copy_(head.bias)
@@ -127,5 +128,5 @@ def row_of(layout: Layout, head: Head, lora: LoraWeights | None) -> Tensor:
             a, b = (lora.tensors.get(matrix_name(place[0], module, side)) for side in "AB")
             if a is not None and b is not None:
                 down[:, k * layout.rank : k * layout.rank + len(a)].copy_(a.T)
-                up[k, : len(a)].copy_(b.T).mul_(lora.scale)
+                torch.mul(b.T, lora.scale, out=up[k, : len(a)])
     return row
