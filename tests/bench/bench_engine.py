@@ -246,7 +246,7 @@ def main() -> int:
         adapters = make_adapters(folder, engine, max(counts) + 16)
         peers = Peers(base, [path for _, path in adapters[:peft_count]])
         print("\nThroughput")
-        before, most = psutil.Process().memory_info().rss, max(counts)
+        most, memory = max(counts), dict[int, int]()
         fresh, loaded = adapters[most:], 0
         for count in counts:
             for digest, path in adapters[loaded:count]:
@@ -256,10 +256,9 @@ def main() -> int:
             for digest, _ in fresh:
                 engine.unload(digest)
             throughput(engine, adapters[:count], peers, texts, repeats)
-        grown, raw = (
-            (psutil.Process().memory_info().rss - before) / loaded,
-            sum(p.stat().st_size for p in adapters[0][1].glob("*.safetensors")),
-        )
+            memory[count] = psutil.Process().memory_info().rss
+        grown = (memory[most] - memory[counts[0]]) / (most - counts[0])  # the slope: what a first level warms up is not an adapter's
+        raw = sum(file.stat().st_size for file in adapters[0][1].glob("*.safetensors"))
         show("PEFT load_adapter, CPU", {"first": peers.load_ms[0], "second": peers.load_ms[1], "last": peers.load_ms[-1]}, "ms")
         own = engine.read(adapters[0][1]).byte_count
         sizes = {"in the bank": own / raw, "resident memory grew by": grown / raw}

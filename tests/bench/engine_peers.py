@@ -137,9 +137,10 @@ class Peers:
         for number in set(numbers):
             self._pooled(self.merged[number], [text for text, n in zip(texts, numbers, strict=True) if n == number])
 
-    def plain(self, texts: Sequence[str]) -> None:
-        """The base alone by transformers, padded to its longest."""
+    def plain(self, texts: Sequence[str]) -> int:
+        """The base alone by transformers, padded to its longest. Returns the number of texts."""
         self._pooled(self.base.module, texts)
+        return len(texts)
 
     def _pooled(self, model: Any, texts: Sequence[str], **options: Any) -> None:
         made = self.base.tokenizer(list(texts), truncation=True, max_length=128, padding=True, return_tensors="pt")

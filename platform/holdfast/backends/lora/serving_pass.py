@@ -23,8 +23,8 @@ from holdfast.backends.lora.layouts import LoadedAdapter, Place
 from holdfast.backends.lora.linears import Linears
 from holdfast.backends.lora.native import Ints, Kernel
 
-PASS_TOKENS = 256
-"""Tokens of one pass, about: enough for the GEMMs, few enough for the cache (performance.md 2.2: 8 rows beat 32)."""
+PASS_TOKENS = 512
+"""Tokens of one pass, about. More are no faster; half as many cost 3%, a fourth 10% (results/engine.md)."""
 MIN_PASS_TOKENS = 64
 """Tokens below which a pass is not cut apart to run on two cores."""
 GATHER_FROM = 8
