@@ -40,7 +40,7 @@ from holdfast.settings import Serving, Settings
 
 RESULTS = Path(__file__).parent / "results" / "fairness.md"
 CROSSING_S, ROW_S = 0.003, 0.006
-FLOOD_CLIENTS, ROUNDS, ROUND_S = 48, 6, 10.0
+FLOOD_CLIENTS, ROUNDS, ROUND_S = 48, 4, 10.0
 ARMS = ("1 row", "4 rows", "FIFO")
 FIFO = """
 from holdfast.bootstrap import fleet
@@ -124,44 +124,61 @@ class Seen:
     """What the quiet task saw at one gateway, in one condition."""
 
     quiet_ms: list[float] = field(default_factory=list)
+    inside_ms: list[float] = field(default_factory=list)
     flood_rows: int = 0
     flood_refused: int = 0
     seconds: float = 0.0
 
 
-async def _one(port: int, task: str, text: str, link: list[Any]) -> int:
-    """One request on a kept connection; its status."""
+async def _one(port: int, task: str, text: str, link: list[Any]) -> tuple[int, bytes]:
+    """One request on a kept connection; its status and body."""
     if not link:
         link += await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps({"text": text}).encode()
     head = f"POST /v1/tasks/{task}/predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
     link[1].write(head.encode() + body)
-    return (await _answer(link[0]))[0]
+    return await _answer(link[0])
+
+
+async def quiet(port: int, seconds: float, seed: int) -> list[tuple[float, float]]:
+    """The quiet client: milliseconds as it saw them, and as the gateway did (from admission to capture)."""
+    lines, chance, ends, found = texts(400), random.Random(seed), time.perf_counter() + seconds, []
+    link: list[Any] = []
+    while time.perf_counter() < ends:
+        began = time.perf_counter()
+        status, raw = await _one(port, "task-0", lines[chance.randrange(len(lines))], link)
+        if status == 200:
+            found.append(((time.perf_counter() - began) * 1e3, float(json.loads(raw)["latency_ms"])))
+        await asyncio.sleep(chance.uniform(0.1, 0.3))
+    link[1].close()
+    return found
 
 
 async def measured(port: int, seen: Seen, *, flood: bool, seconds: float) -> None:
-    """One round."""
-    lines, chance, ends = texts(400), random.Random(len(seen.quiet_ms)), time.perf_counter() + seconds
+    """One round. The quiet client is a process of its own, so that the flood's clients do not hold its loop."""
+    lines, chance = texts(400), random.Random(len(seen.quiet_ms))
+    ended = asyncio.Event()
 
-    async def flooding(number: int) -> None:
+    async def flooding() -> None:
         link: list[Any] = []
-        while time.perf_counter() < ends:
-            status = await _one(port, "task-1", lines[chance.randrange(len(lines))], link)
+        while not ended.is_set():
+            status, _ = await _one(port, "task-1", lines[chance.randrange(len(lines))], link)
             seen.flood_rows += status == 200
             seen.flood_refused += status == 429
         link[1].close()
 
-    floods = [asyncio.create_task(flooding(n)) for n in range(FLOOD_CLIENTS if flood else 0)]
-    link: list[Any] = []
-    await asyncio.sleep(1.0 if flood else 0.2)  # the flood stands before it is looked at
-    while time.perf_counter() < ends:
-        began = time.perf_counter()
-        if await _one(port, "task-0", lines[chance.randrange(len(lines))], link) == 200:
-            seen.quiet_ms.append((time.perf_counter() - began) * 1e3)
-        await asyncio.sleep(chance.uniform(0.1, 0.3))
-    link[1].close()
+    floods = [asyncio.create_task(flooding()) for _ in range(FLOOD_CLIENTS if flood else 0)]
+    await asyncio.sleep(1.0)  # the flood stands before it is looked at
+    command = [sys.executable, __file__, "--quiet", str(port), str(seconds), str(len(seen.quiet_ms))]
+    began = time.perf_counter()
+    client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said, _ = await client.communicate()
+    seen.seconds += time.perf_counter() - began + 1.0
+    ended.set()
     await asyncio.gather(*floods)
-    seen.seconds += seconds
+    for whole, inside in json.loads(said):
+        seen.quiet_ms.append(whole)
+        seen.inside_ms.append(inside)
 
 
 def whole_path(*, rounds: int, seconds: float) -> dict[tuple[str, bool], Seen]:
@@ -235,10 +252,13 @@ def report(rounds: int, seconds: float, virtual_s: float) -> str:
         "| queue | alone p50 / p99 ms | beside the flood p50 / p99 ms | p99 ratio (95 %) | flood rows/s, refused |",
         "|---|---|---|---|---|",
     ]
+    inside: list[str] = []
     for arm, name in zip(ARMS, ("fair, 1 row of a task on its way", "fair, 4 rows", "FIFO"), strict=True):
         alone_seen, seen = found[arm, False], found[arm, True]
         more = f"{seen.flood_rows / seen.seconds:.0f}, {seen.flood_refused}"
         parts.append(row_of(name, alone_seen.quiet_ms, seen.quiet_ms, more))
+        inside.append(row_of(f"{name}; as the gateway saw it", alone_seen.inside_ms, seen.inside_ms, ""))
+    parts += inside
     counts = ", ".join(f"{arm} {'beside' if flood else 'alone'} {len(seen.quiet_ms)}" for (arm, flood), seen in found.items())
     parts += ["", f"Quiet requests: {counts}. {_machine()}", ""]
     return "\n".join(parts)
@@ -246,7 +266,7 @@ def report(rounds: int, seconds: float, virtual_s: float) -> str:
 
 def _machine() -> str:
     load = Path("/proc/loadavg").read_text().split()[0]
-    cores = subprocess.run(["nproc"], capture_output=True, text=True, check=True).stdout.strip()
+    cores = subprocess.run(["nproc", "--all"], capture_output=True, text=True, check=True).stdout.strip()
     return f"{cores} cores, load average {load} at the end: other work ran on the machine."
 
 
@@ -255,8 +275,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="seconds, for a look at whether it runs")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--quiet", nargs=3, metavar=("PORT", "SECONDS", "SEED"), help="be the quiet client (used by the bench itself)")
     given = parser.parse_args()
-    text = report(1, 3.0, 20.0) if given.smoke else report(ROUNDS, ROUND_S, 600.0)
+    if given.quiet:
+        port, seconds, seed = given.quiet
+        print(json.dumps(asyncio.run(quiet(int(port), float(seconds), int(seed)))))
+        return
+    text = report(2, 6.0, 20.0) if given.smoke else report(ROUNDS, ROUND_S, 600.0)
     print(text)
     if given.write:
         RESULTS.write_text(text)

@@ -25,6 +25,7 @@ from holdfast.flows import retrain
 from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
 from holdfast.testing.builders import a_house
+from holdfast.testing.record_builders import a_capture
 
 CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
 
@@ -194,6 +195,28 @@ def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> 
     assert hand("rollback", "tickets") in (cli.FAILED, cli.REFUSED)
     assert hand("task", "list") == 0
     assert "tickets" in hand.out
+
+
+def test_spans_and_sets_are_brought_and_labelled_by_hand(hand: Hand, house: House, tmp_path: Path) -> None:
+    spans = write(tmp_path / "s.yaml", "task: places\nkind: extraction\nlabels: [city, item]\nfloor: 0.5\nmetric: f1\n")
+    assert hand("task", "create", spans) == 0
+    lines = [json.dumps({"text": f"to Oslo, {n}", "slots": [{"slot": "city", "start": 3, "end": 7, "value": "Oslo"}]}) for n in range(30)]
+    lines.append(json.dumps({"text": "nothing at all", "slots": []}))
+    assert hand("data", "add", "places", write(tmp_path / "s.jsonl", "\n".join(lines))) == 0
+    assert "31 rows, 1 labels" in hand.out
+    assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", lines[0].replace(": 7", ": 70"))) == cli.FAILED
+    assert "row 1, column slots" in hand.err
+    sets = write(tmp_path / "m.yaml", "task: owners\nkind: multi-label\nlabels: [a, b]\nfloor: 0.5\n")
+    assert hand("task", "create", sets) == 0
+    rows = "".join(f"text {n},{'a|b' if n % 2 else 'a'}\n" for n in range(20))
+    assert hand("data", "add", "owners", write(tmp_path / "m.csv", "text,labels\n" + rows)) == 0
+    house.log.append([a_capture(1, capture_id="c-1", task="places", text="to Oslo"), a_capture(2, capture_id="c-2", task="owners")])
+    assert hand("label", "places", "c-1", '{"city": "Oslo"}') == 0
+    assert hand("label", "owners", "--file", write(tmp_path / "l.jsonl", '{"capture_id": "c-2", "label": ["b", "a"]}')) == 0
+    assert house.log.labelled_since("owners", 0)[0].label.value == '["a","b"]'  # type: ignore[arg-type]
+    assert house.log.labelled_since("places", 0)[0].label.value.startswith('{"spans":[{"field":"city"')  # type: ignore[arg-type]
+    assert hand("label", "places", "c-1", '{"city": "Bergen"}') == cli.FAILED
+    assert "exactly once" in hand.err
 
 
 def test_promoting_what_was_not_judged_is_refused_with_its_own_code(hand: Hand, house: House, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from holdfast.domain.windows import WindowRows
 from holdfast.errors import StorageRefused
 from holdfast.testing.builders import TASK, a_window
 from holdfast.testing.clock import NOON
+from holdfast.testing.several import topics
 
 
 def worded(row_count: int, seed: int, words: tuple[str, ...] = ("refund", "parcel", "login", "card", "invoice", "late")) -> WindowRows:
@@ -112,3 +113,17 @@ def test_the_command_of_the_ui_starts(tmp_path: Path) -> None:
     shown = subprocess.run([*argv, "--help"], env=os.environ | env, capture_output=True, text=True, check=False, timeout=120)  # noqa: TID251
     assert shown.returncode == 0
     assert "workspace" in shown.stdout
+
+
+def test_sets_and_spans_are_compared_by_size_and_presence_and_judged_by_both_measures(tmp_path: Path) -> None:
+    def window(seed: int, *, changed: bool) -> WindowRows:
+        said = tuple(e.label for e in topics(seed, 300, changed=changed))
+        return dataclasses.replace(worded(300, seed), predictions=said, labels=(*said[:50], *("[]",) * 50, *(None,) * 200))
+
+    metrics, page = EvidentlyReporter(tmp_path).report(TASK, window(1, changed=False), window(2, changed=True), at=NOON)
+    assert metrics["drift.answer_size"] > metrics["threshold.answer_size"]
+    assert metrics["drift.prediction"] > metrics["threshold.prediction"]
+    assert "drift.says billing" in metrics
+    assert 0.5 <= metrics["quality.accuracy"] < 0.9
+    assert metrics["quality.accuracy"] <= metrics["quality.f1"] <= 1.0
+    assert (tmp_path / page).stat().st_size > 100_000

@@ -201,7 +201,7 @@ def test_a_fault_in_the_files_is_refused_at_loading_under_whatever_name_and_the_
     assert replica.ready() == {site.digest}
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FILE_FAULTS if fault not in ("no-op adapter",)])
+@pytest.mark.parametrize("fault", FILE_FAULTS)
 def test_without_the_comparison_each_of_these_faults_would_answer(site: Site, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof_room, "difference", lambda *_: None)
     forged, bad = site.copy(FILE_FAULTS[fault][0])
@@ -264,6 +264,14 @@ def test_a_fingerprint_of_the_format_before_is_refused_with_what_to_do(site: Sit
     path.write_text(json.dumps({name: plain[name] for name in ("probes", "labels", "scores")}))
     with pytest.raises(AdapterRefused, match="it has the format 1, not 2: train the version again"):
         site.engine.load(site.digest, site.adapter)
+
+
+def test_a_version_whose_lora_learned_nothing_is_itself_when_it_was_judged_so(site: Site) -> None:
+    """A training whose first epoch was the best hands over B as it began, which is zero: weak, and what the gate saw."""
+    idle, folder = site.copy(lora_file(zero_b))
+    write_json(folder / FINGERPRINT_NAME, site.engine.fingerprint(site.engine.read(folder)))
+    site.engine.load(idle, folder)
+    site.engine.prove(idle)
 
 
 def test_rounding_within_the_tolerance_is_the_same_version(site: Site) -> None:

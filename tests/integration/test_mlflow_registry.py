@@ -13,13 +13,15 @@ from mlflow import MlflowClient
 
 from holdfast.backends.mlflow_registry import MlflowRegistry, server_command
 from holdfast.backends.mlflow_registry.client import BOUNDS
-from holdfast.backends.mlflow_registry.plots import SHOWN_LABELS, confusion_figure
+from holdfast.backends.mlflow_registry.plots import SHOWN_LABELS, confusion_figure, label_figure, label_sums
+from holdfast.domain.answers import spans_value
 from holdfast.domain.ids import TaskName
 from holdfast.domain.retraining import CurvePoint, TrainedRung
 from holdfast.domain.tasks import LoraSpec
 from holdfast.errors import PartUnavailable
 from holdfast.ports import RunFacts
 from holdfast.testing.builders import TASK, a_contract, a_retraining, a_snapshot, a_verdict, a_version
+from holdfast.testing.several import FIELDS, orders
 
 pytestmark = pytest.mark.stack
 POINT = CurvePoint(step=30, epoch=1.0, train_loss=0.4, validation_loss=0.5, validation_accuracy=0.9)
@@ -117,3 +119,20 @@ def test_of_many_labels_the_plot_shows_those_that_are_confused() -> None:
 def test_a_plot_of_nothing_is_still_a_plot(tmp_path: Path) -> None:
     confusion_figure({}, "nothing").savefig(tmp_path / "empty.png")
     assert (tmp_path / "empty.png").stat().st_size > 0
+
+
+def test_a_run_of_spans_shows_sums_for_each_field_and_no_text(mlflow_server: str, folder: Path) -> None:
+    right = [e.label for e in orders(1, 30)]
+    confusion = {true: {(true if n % 3 else spans_value([])): 1} for n, true in enumerate(dict.fromkeys(right))}
+    facts = some_facts("spans")
+    facts = dataclasses.replace(facts, contract=dataclasses.replace(facts.contract, kind="extraction"), confusion=confusion)
+    recorded = MlflowRegistry(mlflow_server).record(facts, folder)
+    assert recorded.run_id is not None
+    client = MlflowClient(mlflow_server)
+    metrics = client.get_run(recorded.run_id).data.metrics
+    assert metrics["holdout_precision"] == 1.0
+    assert 0.5 < metrics["holdout_recall"] < 0.8
+    assert {f.path for f in client.list_artifacts(recorded.run_id, "plots")} == {"plots/labels.png", "plots/curve.png"}
+    assert set(label_sums(confusion)) == {"item", "amount", "city"}
+    named = [tick.get_text() for tick in label_figure(confusion, "t").axes[0].get_yticklabels()]
+    assert all(name.split(" (")[0] in FIELDS for name in named)

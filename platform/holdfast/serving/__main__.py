@@ -76,14 +76,14 @@ def make_state(settings: Settings, connection: Connection, *, capture: bool = Tr
         spool / "labels", functools.partial(record_feedback, parts.unit_of_work, parts.log), parts.clock,
         limit_bytes=serving.feedback_mib << 20, wait_s=serving.feedback_wait_s,
     )  # fmt: skip
+    replica_count = max(serving.replica_count, serving.replica_count_max)
     batcher = Batcher(
         connection.ask,
         batch_rows=serving.batch_rows,
         queue_rows=serving.queue_rows,
-        # one that is answered per replica, and one on its way
-        lanes=max(serving.replica_count, serving.replica_count_max) + 1,
+        lanes=replica_count + 1,  # one that is answered per replica, and one on its way
         task_queue_rows=serving.task_queue_rows,
-        task_rows=serving.task_rows * serving.replica_count,
+        task_rows=serving.task_rows * replica_count,
     )
     return GatewayState(
         feed=feed, batcher=batcher, buffer=buffer if capture else None, labels=labels if capture else None, clock=parts.clock,

@@ -208,9 +208,7 @@ class Stack:
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
             "HOLDFAST_HOME": str(self.settings.folder),
-            "PYTHONPATH": os.pathsep.join(
-                (str(HERE), str(Path(holdfast.__file__).parents[1]))
-            ),  # the code under test, not an installed one
+            "PYTHONPATH": os.pathsep.join([str(HERE), str(Path(holdfast.__file__).parents[1])]),  # the code under test
             "PYTHONUNBUFFERED": "1",
         }
         with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:

@@ -181,6 +181,6 @@ def test_twenty_thousand_answers_of_64_tasks_are_those_of_each_adapter_run_alone
 
 def same(expected: Answer, given: Answer) -> bool:
     """Whether an answer is the expected one, but for rounding."""
-    vectors = [np.frombuffer(one[2], "<f2").astype(np.float32) for one in (expected, given)]
-    close = abs(expected[1] - given[1]) < TOLERANCE and np.allclose(*vectors, atol=TOLERANCE, rtol=TOLERANCE)
+    wanted, found = (np.frombuffer(one[2], "<f2").astype(np.float32) for one in (expected, given))
+    close = abs(expected[1] - given[1]) < TOLERANCE and np.allclose(wanted, found, atol=TOLERANCE, rtol=TOLERANCE)
     return expected[0] == given[0] and expected[3] == given[3] and bool(close)

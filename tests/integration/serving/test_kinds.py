@@ -63,7 +63,7 @@ def train(folder: Path, kind: Kind) -> AdapterDigest:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("home")
-    digests = {kind: train(home, kind) for kind in ("classification", "multi-label", "extraction")}  # type: ignore[arg-type]
+    digests = {kind: train(home, kind) for kind in ("classification", "multi-label", "extraction")}
     with Stack(home, application="holdfast.serving.app:build", deadline_s=60.0) as stack:
         for task, digest in digests.items():  # before anything runs: a replica is ready when it has tried to load each of them
             stack.assign(task, digest)

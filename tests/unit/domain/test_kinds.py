@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from holdfast.domain.quality import quality_of
 from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import HoldoutScores
 from holdfast.domain.splits import first_snapshot
-from holdfast.domain.tasks import Metric, RetrainingPolicy, TaskContract
+from holdfast.domain.tasks import Kind, Metric, RetrainingPolicy, TaskContract
 from holdfast.domain.windows import ReferenceWindow, WindowRows
 from holdfast.testing.builders import a_capture, a_contract, a_digest, a_label, a_reference_window, a_snapshot_row
 from holdfast.testing.clock import NOON
@@ -126,14 +127,14 @@ def test_quality_by_label_counts_a_row_for_each_label_it_holds() -> None:
 
 
 @pytest.mark.parametrize(("kind", "make"), [("multi-label", topics), ("extraction", orders)])
-def test_an_audit_counts_labels_or_fields_and_names_the_row_of_a_mistake(kind: str, make: object) -> None:
-    examples = make(1, 60)  # type: ignore[operator]
+def test_an_audit_counts_labels_or_fields_and_names_the_row_of_a_mistake(kind: Kind, make: Callable[[int, int], list[Example]]) -> None:
+    examples = make(1, 60)
     labels = ("billing", "login", "delivery") if kind == "multi-label" else ("item", "amount", "city")
     given = replace(a_contract(), kind=kind, labels=labels)
     found = inspect_examples(examples, given)
     assert found.error_count == 0
     assert set(found.label_counts) == set(labels)
     unknown = labels_value(["x"]) if kind == "multi-label" else spans_value([Span(field="x", start=0, end=1, text="x")])
-    wrong = [*examples, Example(text="x", label=unknown), Example(text="y", label="city")]  # type: ignore[operator]
+    wrong = [*examples, Example(text="x", label=unknown), Example(text="y", label="city")]
     problems = [str(problem) for problem in inspect_examples(wrong, given).errors]
     assert [p.split(":")[0] for p in problems] == ["row 61", "row 62"]

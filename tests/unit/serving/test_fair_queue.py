@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.serving.fair_queue import FairQueue
@@ -63,6 +63,7 @@ def test_a_flow_that_may_not_go_keeps_its_place() -> None:
     assert len(queue) == 0
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 8)), max_size=200), st.integers(1, 8))
 def test_every_item_comes_out_once_and_in_the_order_of_its_flow(pushed: list[tuple[str, int]], quantum: int) -> None:
     queue: FairQueue[int] = FairQueue(quantum=quantum)

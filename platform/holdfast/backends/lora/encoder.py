@@ -35,11 +35,6 @@ class LayerLora:
     up: Pair
     down: Pair
 
-    @property
-    def every_up(self) -> tuple[Tensor, ...]:
-        """All B matrices."""
-        return (*self.qkv.ups, *self.out.ups, *self.up.ups, *self.down.ups)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:

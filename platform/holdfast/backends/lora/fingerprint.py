@@ -84,7 +84,7 @@ def difference(sealed: Fingerprint, observed: Observed, manifest: Manifest) -> s
 
 
 def stamp(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    """Where tensors lie and how often they were written to, about 0.2 µs each: another stamp asks for another proof.
+    """Where tensors lie and how often they were written to, about 0.4 µs each: another stamp asks for another proof.
 
     What torch did not write (a flipped bit, a write through NumPy) shows in the next proof only.
     """

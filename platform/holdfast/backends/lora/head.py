@@ -5,6 +5,7 @@ Of single labels multinomial, on pooled vectors; of sets one against the rest fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -98,15 +99,21 @@ def decided(head: Head, logits: Tensor, targets: Tensor) -> Head:
 
 
 def refit_head(trained: Head, train: Rows, validation: Rows) -> Head:
-    """The regression on adapted vectors, all rows, if fitted to ``train`` alone it answers ``validation`` as well as ``trained`` does.
+    """The regression on adapted vectors, all rows, unless ``trained`` is better on ``validation`` than it fitted to ``train`` alone.
 
-    So the validation rows are learned from too; where LoRA kept its start, this is the head of the head rung. Else ``trained``, as
-    where there are fewer than 20 validation rows to tell by.
+    Better is more than one standard error of the paired difference: ``trained`` was the best of many looks at these rows, and the
+    regression will have learned from them too. With fewer than 20 validation rows there is nothing to tell by and ``trained`` stays.
     """
     if len(validation) < MIN_VALIDATION_ROWS:
         return trained
     fitted = fit_head(train, validation, len(trained.bias))
-    return fitted.on_all if score(fitted.on_train, validation)[0] >= score(trained, validation)[0] else trained
+    one, other = (_right(head, validation) for head in (trained, fitted.on_train))
+    lead, apart = int(one.sum()) - int(other.sum()), int((one != other).sum())
+    return trained if lead > math.sqrt(apart) else fitted.on_all
+
+
+def _right(head: Head, rows: Rows) -> NDArray[np.bool_]:
+    return head.logits(torch.from_numpy(rows.pooled)).argmax(1).numpy() == rows.targets  # type: ignore[no-any-return]
 
 
 def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:

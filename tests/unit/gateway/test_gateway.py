@@ -12,11 +12,14 @@ from starlette.testclient import TestClient
 from holdfast.domain.captures import MAX_TEXT_CHARS
 from holdfast.domain.routing import choose
 from holdfast.errors import PartUnavailable
+from holdfast.serving.answers import answer_fields
 from holdfast.serving.batching import Answer, Question
 from holdfast.serving.gateway import make_app
 from holdfast.testing.record_builders import TASK
 
 from .gateway_place import KEY, PATH, Place, refusal
+
+OSLO = {"field": "city", "start": 3, "end": 7, "text": "Oslo"}
 
 
 def test_an_answer_says_who_gave_it_and_its_capture_is_in_the_spool_before_the_reply(place: Place) -> None:
@@ -161,3 +164,17 @@ def test_outcomes_are_counted_and_callers_cannot_make_new_series(place: Place) -
 def test_metrics_are_for_this_machine_alone(place: Place) -> None:
     elsewhere = TestClient(make_app(place.state), client=("192.0.2.7", 1))
     assert refusal(elsewhere.get("/metrics")) == (401, "not_permitted")
+
+
+@pytest.mark.parametrize(
+    ("said", "body"),
+    [
+        ("refund", {"label": "refund"}),
+        ('["a","b"]', {"labels": ["a", "b"]}),
+        ("[]", {"labels": []}),
+        ('{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', {"spans": [OSLO], "fields": {"city": ["Oslo"]}}),
+        ('{"spans":[]}', {"spans": [], "fields": {}}),
+    ],
+)
+def test_an_answer_is_shown_in_the_form_of_its_kind(said: str, body: dict[str, object]) -> None:
+    assert answer_fields(said, 0.25) == {**body, "confidence": 0.25}

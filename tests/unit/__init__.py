@@ -1,0 +1,1 @@
+"""Tests on twins. A package, so that its rooms have other names than those of the integration tests."""
