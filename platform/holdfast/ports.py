@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from holdfast.domain.adapters import AdapterVersion, Fingerprint, Manifest
 from holdfast.domain.alerts import Alert
@@ -365,10 +365,15 @@ class Answer:
     """Tokens of the whole text, and how many of them were read (fewer when it was cut); zeros where nobody counted."""
 
 
+Tier = Literal["bank", "host", "disk"]
+"""Where the weights of a loaded adapter are: where they are computed with, in host memory, or in their folder alone."""
+
+
 class InferenceEngine(Protocol):
     """One base model in memory and the adapters on it. Answers a batch that mixes adapters in one pass.
 
     A question whose digest is ``ids.bare(base)`` asks the base itself: an empty label, confidence 1, and the pooled vector.
+    More adapters may be loaded than have room: the least recently used leave for a lower tier, and come back when they are asked.
     """
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
@@ -387,6 +392,18 @@ class InferenceEngine(Protocol):
     def loaded(self) -> frozenset[AdapterDigest]: ...
     def answer(self, questions: Sequence[Question]) -> tuple[Answer, ...]:
         """In the order asked. Raises NotFound (kind `adapter`) when a digest is not loaded."""
+        ...
+
+    def resident(self) -> Mapping[AdapterDigest, Tier]:
+        """Where each loaded adapter is now."""
+        ...
+
+    def pin(self, digest: AdapterDigest) -> bool:
+        """Never let it leave the bank; false when no room would be left for others. Raises NotFound (kind `adapter`)."""
+        ...
+
+    def unpin(self, digest: AdapterDigest) -> None:
+        """Raises NotFound (kind `adapter`)."""
         ...
 
 

@@ -57,7 +57,20 @@ class Serving(BaseModel):
     gateway_drain_s: float = Field(default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: a balancer sees it.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
     prove_s: float = Field(default=60.0, gt=0, le=86_400, description="Seconds between two proofs of a loaded version, one at a time.")
-    replica_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a replica.")
+    replica_threads: int = Field(default=1, ge=1, le=256, description="Cores of a replica: passes that run side by side, one thread each.")
+    engine_way: Literal["eager", "packed", "eager+native", "packed+native"] | None = Field(
+        default=None, description="How a replica runs its base; absent means the fastest by measurement, once per machine and base."
+    )
+    int8_loss: float | None = Field(
+        default=None, ge=0, le=1,
+        description="Share of right answers an adapter may lose by answering in 8 bits, tried on its reference rows; absent: always exact.",
+    )  # fmt: skip
+    bank_mib: int = Field(
+        default=4096, ge=16, le=1 << 20, description="MiB for adapters ready to answer; taken as they fill. 3,000 of rank 16."
+    )
+    host_mib: int = Field(
+        default=1024, ge=0, le=1 << 20, description="MiB for adapters that had to leave the bank; below that they are on disk."
+    )
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")
 
 

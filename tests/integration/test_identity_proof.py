@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from holdfast.backends.lora import engine as engine_room
+from holdfast.backends.lora import proofs as proof_room
 from holdfast.backends.lora.base_model import BaseModel
-from holdfast.backends.lora.encoder import LayerLora
 from holdfast.backends.lora.engine import LoraEngine
 from holdfast.backends.lora.files import FINGERPRINT_NAME, HEAD_NAME, LORA_CONFIG_NAME, LORA_NAME, file_digest, finish_adapter, write_json
 from holdfast.backends.lora.head import Head
+from holdfast.backends.lora.layouts import LoadedAdapter, Place
 from holdfast.backends.lora.lora_format import LoraWeights, start_lora
 from holdfast.backends.lora.scoring import Weights, write_weights
 from holdfast.domain.adapters import Manifest
@@ -49,6 +49,23 @@ class Site:
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
+
+    @property
+    def loaded(self) -> LoadedAdapter:
+        """The version on its row in the bank; what is written to its parts is written to the bank."""
+        return self.engine._residency._entries[self.digest].loaded
+
+    @property
+    def head(self) -> Head:
+        return self.loaded.layout.head(self.loaded.row)
+
+    def pair(self, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.loaded.layout.pair(self.loaded.row, place)
+
+    @property
+    def matrices(self) -> list[torch.Tensor]:
+        """Down and up of every place."""
+        return [one for place in self.loaded.layout.places for one in self.pair(place)]
 
     def copy(self, harm: Callable[[Path], None]) -> tuple[AdapterDigest, Path]:
         """The version with a fault planted in its files, and a manifest that names the bytes as they are now, as a forger would."""
@@ -186,7 +203,7 @@ def test_a_fault_in_the_files_is_refused_at_loading_under_whatever_name_and_the_
 
 @pytest.mark.parametrize("fault", FILE_FAULTS)
 def test_without_the_comparison_each_of_these_faults_would_answer(site: Site, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_room, "difference", lambda *_: None)
+    monkeypatch.setattr(proof_room, "difference", lambda *_: None)
     forged, bad = site.copy(FILE_FAULTS[fault][0])
     site.engine.load(forged, bad)
     assert forged in site.engine.loaded()
@@ -259,8 +276,7 @@ def test_a_version_whose_lora_learned_nothing_is_itself_when_it_was_judged_so(si
 
 def test_rounding_within_the_tolerance_is_the_same_version(site: Site) -> None:
     site.engine.load(site.digest, site.adapter)
-    for tensor in site.engine._adapters[site.digest].tensors:
-        tensor.add_(1e-7)
+    site.loaded.row.add_(1e-7)
     site.engine.prove(site.digest)
 
 
@@ -311,43 +327,36 @@ class Replica:
             return work.replicas.live(NOON)[0].lapsed[self.site.digest]
 
 
-def every_up(layer: LayerLora) -> tuple[torch.Tensor, ...]:
-    """All B matrices."""
-    return (*layer.qkv.ups, *layer.out.ups, *layer.up.ups, *layer.down.ups)
-
-
 def head_zeroed(site: Site) -> None:
-    site.engine._adapters[site.digest].head.weight.zero_()
+    site.head.weight.zero_()
 
 
 def lora_zeroed(site: Site) -> None:
-    for layer in site.engine._adapters[site.digest].layers.values():
-        for up in every_up(layer):
-            up.zero_()
+    for up in site.matrices[1::2]:
+        up.zero_()
 
 
 def tensors_swapped(site: Site) -> None:
-    query, _, value = site.engine._adapters[site.digest].layers[0].qkv.ups
+    query, _, value = site.pair((0, "qkv"))[1]
     held = query.clone()
     query.copy_(value)
     value.copy_(held)
 
 
 def lora_quantised(site: Site) -> None:
-    for tensor in site.engine._adapters[site.digest].tensors[2:]:
+    for tensor in site.matrices:
         tensor.copy_(quantised(tensor))
 
 
 def rank_cut(site: Site) -> None:
-    for layer in site.engine._adapters[site.digest].layers.values():
-        for up in every_up(layer):
-            up[:, 2:] = 0.0
+    for up in site.matrices[1::2]:
+        up[:, 2:] = 0.0
 
 
 def replaced_under_its_name(site: Site) -> None:
     """As a load that goes by the name and skips the proof would."""
     _, bad = site.copy(head_file(swap_labels))
-    site.engine._adapters = {site.digest: site.engine.read(bad)}
+    site.engine._residency.register(replace(site.engine.read(bad), digest=site.digest), bad)
 
 
 MEMORY_FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
@@ -385,7 +394,7 @@ def test_without_the_look_at_what_was_written_the_faulty_weights_would_answer(
 
 def bit_flipped(site: Site) -> None:
     """Past torch, as a bad memory cell would: no write is counted."""
-    site.engine._adapters[site.digest].head.weight.numpy()[0] *= 8.0
+    site.head.weight.numpy()[0] *= 8.0
 
 
 def tokenizer_changed(site: Site) -> None:
@@ -395,8 +404,8 @@ def tokenizer_changed(site: Site) -> None:
 
 
 def read_shorter(site: Site) -> None:
-    adapter = site.engine._adapters[site.digest]
-    object.__setattr__(adapter, "manifest", replace(adapter.manifest, max_tokens=16))
+    entry = site.engine._residency._entries[site.digest]
+    entry.manifest = replace(entry.manifest, max_tokens=16)
 
 
 SILENT_FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
@@ -435,7 +444,7 @@ def test_a_base_written_to_in_memory_stops_every_version_on_it_and_the_replica_a
 
 def test_values_that_are_no_numbers_pass_no_proof(site: Site) -> None:
     site.engine.load(site.digest, site.adapter)
-    site.engine._adapters[site.digest].head.bias[0] = float("nan")
+    site.head.bias[0] = float("nan")
     with pytest.raises(AdapterRefused, match="its head is another one"):
         site.engine.prove(site.digest)
 
@@ -443,8 +452,8 @@ def test_values_that_are_no_numbers_pass_no_proof(site: Site) -> None:
 def test_an_untouched_version_is_not_proved_again(site: Site) -> None:
     site.engine.load(site.digest, site.adapter)
     assert site.engine.touched(frozenset({site.digest, AdapterDigest("sha256:unknown")})) == frozenset()
-    site.engine._adapters[site.digest].head.bias.mul_(1.0)
+    site.head.bias.mul_(1.0)
     assert site.engine.touched(frozenset({site.digest})) == {site.digest}
     site.engine.prove(site.digest)
     assert site.engine.touched(frozenset({site.digest})) == frozenset()
-    assert np.isfinite(site.engine._adapters[site.digest].head.bias.numpy()).all()
+    assert np.isfinite(site.head.bias.numpy()).all()

@@ -87,14 +87,18 @@ def fleet(settings: Settings) -> RayFleet:
 def for_replica(settings: Settings) -> ReplicaParts:
     """Engine and adapter store."""
     from holdfast.backends.adapter_store import FolderAdapterStore
-    from holdfast.backends.lora import LoraEngine
+    from holdfast.backends.lora import LoraEngine, ServingOptions
     from holdfast.backends.sql import SqlDatabase
 
-    database = SqlDatabase(settings.database)
+    database, serving = SqlDatabase(settings.database), settings.serving
+    options = ServingOptions(
+        code_folder=settings.folder / "cache" / "engine", way=serving.engine_way,
+        bank_bytes=serving.bank_mib << 20, host_bytes=serving.host_mib << 20, int8_loss=serving.int8_loss,
+    )  # fmt: skip
     return ReplicaParts(
         unit_of_work=database.unit_of_work,
         adapters=FolderAdapterStore(settings.folder / "adapters"),
-        engine=LoraEngine(base_paths(settings), threads=settings.serving.replica_threads),
+        engine=LoraEngine(base_paths(settings), threads=serving.replica_threads, serving=options),
         clock=now,
     )
 

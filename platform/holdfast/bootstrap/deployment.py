@@ -17,7 +17,7 @@ ONGOING = 8
 """Micro-batches that may wait at a replica; a gateway sends few at a time, so more would be a queue without end."""
 TARGET_ONGOING = 2.0
 """Ray adds replicas above so many micro-batches per replica: one that is answered and one that waits."""
-OF_A_REPLICA = {"refresh_s", "prove_s", "replica_threads"}
+OF_A_REPLICA = {"refresh_s", "prove_s", "replica_threads", "engine_way", "int8_loss", "bank_mib", "host_mib"}
 """What a replica reads of the settings of the data plane: anything more in its arguments would start it anew when only that changes."""
 
 HEADER = """\

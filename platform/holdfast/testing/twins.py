@@ -18,7 +18,7 @@ from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
 from holdfast.domain.retraining import TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import AdapterRefused, DeadlinePassed, NotFound, PartUnavailable, TrainingFailed
-from holdfast.ports import Answer, Question, RunFacts
+from holdfast.ports import Answer, Question, RunFacts, Tier
 
 HIDDEN = 8
 """Width of the embeddings that twins and builders make."""
@@ -175,6 +175,7 @@ class EchoEngine:
         self.written: set[str] = set()
         """Digests whose weights were written to since their last proof."""
         self.max_tokens = 128
+        self.pinned: set[AdapterDigest] = set()
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """See the port."""
@@ -199,6 +200,7 @@ class EchoEngine:
     def unload(self, digest: AdapterDigest) -> None:
         """See the port."""
         self.folders.pop(digest, None)
+        self.pinned.discard(digest)
 
     def loaded(self) -> frozenset[AdapterDigest]:
         """See the port."""
@@ -216,6 +218,25 @@ class EchoEngine:
         prediction = Prediction(label="", confidence=1.0) if bare else self.rule(question.digest, question.text)
         count = len(question.text.split()) + 2  # a word is a token, and two close the text
         return Answer(prediction=prediction, embedding=embedding_of(question.text), tokens=(count, min(count, self.max_tokens)))
+
+    def resident(self) -> Mapping[AdapterDigest, Tier]:
+        """See the port. It has room for all."""
+        return dict.fromkeys(self.folders, "bank")
+
+    def pin(self, digest: AdapterDigest) -> bool:
+        """See the port."""
+        self._check(digest)
+        self.pinned.add(digest)
+        return True
+
+    def unpin(self, digest: AdapterDigest) -> None:
+        """See the port."""
+        self._check(digest)
+        self.pinned.discard(digest)
+
+    def _check(self, digest: AdapterDigest) -> None:
+        if digest not in self.folders:
+            raise NotFound(kind="adapter", name=digest)
 
 
 class EchoWriter:

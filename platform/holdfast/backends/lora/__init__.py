@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.backends.lora.base_model import BaseModel
-    from holdfast.backends.lora.engine import LoraEngine
+    from holdfast.backends.lora.engine import LoraEngine, ServingOptions
     from holdfast.backends.lora.local import LocalTrainer
     from holdfast.backends.lora.orders import run_order
 
-__all__ = ["BaseModel", "LocalTrainer", "LoraEngine", "run_order"]
+__all__ = ["BaseModel", "LocalTrainer", "LoraEngine", "ServingOptions", "run_order"]
 
 
 def __getattr__(name: str) -> object:
-    homes = {"BaseModel": "base_model", "LoraEngine": "engine", "LocalTrainer": "local", "run_order": "orders"}
+    homes = {"BaseModel": "base_model", "LoraEngine": "engine", "ServingOptions": "engine", "LocalTrainer": "local", "run_order": "orders"}
     if name not in homes:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     from importlib import import_module

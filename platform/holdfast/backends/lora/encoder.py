@@ -103,7 +103,7 @@ Here = Sequence[tuple[int, int, LayerLora]]
 
 def _layer(base: BaseModel, w: LayerWeights, x: Tensor, packing: Packing, here: Here) -> Tensor:
     qkv = _linear(x, w.qkv, w.qkv_bias, [(a, b, lora.qkv) for a, b, lora in here])  # [T, h] -> [T, 3h]
-    mixed = _attend(qkv, packing, base.head_count)  # [T, 3h] -> [T, h]
+    mixed = attend(qkv, packing, base.head_count)  # [T, 3h] -> [T, h]
     made = _linear(mixed, w.out, w.out_bias, [(a, b, lora.out) for a, b, lora in here])
     x = _norm(made + x, w.norm, base.norm_epsilon)
     wide = F.gelu(_linear(x, w.up, w.up_bias, [(a, b, lora.up) for a, b, lora in here]))  # [T, h] -> [T, m]
@@ -130,7 +130,8 @@ def _update(x: Tensor, pair: Pair) -> Tensor:
     return torch.cat([part @ up.T for part, up in zip(narrow.chunk(len(pair.ups), 1), pair.ups, strict=True)], 1)
 
 
-def _attend(qkv: Tensor, packing: Packing, heads: int) -> Tensor:
+def attend(qkv: Tensor, packing: Packing, heads: int) -> Tensor:
+    """Attention within each row: [T, 3 hidden] -> [T, hidden]."""
     n, longest, width = len(packing.lengths), packing.longest, qkv.shape[1] // 3
     padded = qkv if packing.mask is None else qkv.new_zeros(n * longest, 3 * width).index_copy(0, packing.place, qkv)
     q, k, v = padded.view(n, longest, 3, heads, width // heads).permute(2, 0, 3, 1, 4)  # 3 x [n, heads, longest, width / heads]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,7 +88,12 @@ def stamp(tensors: Iterable[Tensor]) -> tuple[int, ...]:
 
     What torch did not write (a flipped bit, a write through NumPy) shows in the next proof only.
     """
-    return tuple(one for tensor in tensors for one in (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version))
+    return tuple(one for tensor in tensors for one in (_address(tensor), 0 if tensor.is_inference() else tensor._version))
+
+
+def _address(tensor: Tensor) -> int:
+    """Of its memory; of a tensor that oneDNN keeps, which shows none, of the tensor itself."""
+    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 def _of_tokens(sealed: Fingerprint, ids: Sequence[Sequence[int]]) -> str | None:

@@ -6,10 +6,10 @@ import importlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from holdfast.backends.lora.files import LORA_CONFIG_NAME, LORA_NAME, load_tenso
 from holdfast.domain.tasks import LoraSpec
 from holdfast.errors import AdapterRefused
 
-PARTS = {
+PARTS: dict[Literal["qkv", "out", "up", "down"], tuple[str, ...]] = {
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
     "out": ("attention.output.dense",),
     "up": ("intermediate.dense",),
@@ -46,9 +46,19 @@ class LoraWeights:
     """alpha / r."""
 
     @property
+    def rank(self) -> int:
+        """r, the same for every module."""
+        return next(len(tensor) for name, tensor in self.tensors.items() if name.endswith("lora_A.weight"))
+
+    @property
     def first_layer(self) -> int:
         """The lowest encoder layer that carries LoRA."""
         return min(int(name.removeprefix(_PREFIX).split(".")[0]) for name in self.tensors)
+
+
+def matrix_name(layer: int, module: str, side: str) -> str:
+    """PEFT's name of a matrix; ``side`` is A or B."""
+    return f"{_PREFIX}{layer}.{module}.lora_{side}.weight"
 
 
 def start_lora(base: BaseModel, spec: LoraSpec, seed: int) -> tuple[LoraWeights, dict[str, Any]]:
@@ -85,20 +95,20 @@ def write_config(folder: Path, plain: Mapping[str, Any]) -> None:
 def read_lora(folder: Path, base: BaseModel) -> LoraWeights:
     """The LoRA of an adapter folder, if its config asks for nothing but plain LoRA and every shape fits the base.
 
-    The base named in the config is ignored. Raises AdapterRefused.
+    Any of the encoder's linear layers may carry it. The base named in the config is ignored. Raises AdapterRefused.
     """
     config = _config(folder)
     tensors = load_tensors(folder / LORA_NAME)
-    layers = config["layers_to_transform"]
+    layers = range(len(base.layers)) if config.get("layers_to_transform") is None else config["layers_to_transform"]
     rank = config["r"]
     wanted = {
-        f"{_PREFIX}{layer}.{module}.lora_{side}.weight": shape
+        matrix_name(layer, module, side): shape
         for layer in layers
-        for module in (one for modules in PARTS.values() for one in modules)
+        for module in _targeted(config["target_modules"])
         for side, shape in zip("AB", _shapes(base, module, rank), strict=True)
     }
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != wanted or not all(0 <= layer < len(base.layers) for layer in layers):
+    if not wanted or found != wanted or not all(0 <= layer < len(base.layers) for layer in layers):
         odd = sorted(set(found.items()) ^ set(wanted.items()))
         raise AdapterRefused(folder=folder, reason=f"its matrices do not fit the base {base.name}, first at {odd[:1]}")
     return LoraWeights(tensors, config["lora_alpha"] / rank)
@@ -108,14 +118,22 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / LORA_CONFIG_NAME).read_text(encoding="utf-8"))
         asked = [name for name in _MUST_BE_EMPTY if config.get(name)]
-        plain = config["peft_type"] == "LORA" and config.get("bias") == "none" and sorted(config["target_modules"]) == list(TARGETS)
+        plain = config["peft_type"] == "LORA" and config.get("bias") == "none"
+        targets = isinstance(config["target_modules"], list) and all(_targeted([one]) for one in config["target_modules"])
         sizes = isinstance(config["r"], int) and 1 <= config["r"] <= 256 and 0 < float(config["lora_alpha"]) <= 1e4
-        layers = all(isinstance(one, int) for one in config["layers_to_transform"]) and bool(config["layers_to_transform"])
+        chosen = config.get("layers_to_transform")
+        layers = chosen is None or (bool(chosen) and all(isinstance(one, int) for one in chosen))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterRefused(folder=folder, reason=f"{LORA_CONFIG_NAME} cannot be read ({error!r})") from error
-    if asked or not plain or not sizes or not layers:
+    if asked or not plain or not targets or not sizes or not layers:
         raise AdapterRefused(folder=folder, reason=f"{LORA_CONFIG_NAME} asks for more than plain LoRA {asked or ''}".rstrip())
     return config
+
+
+def _targeted(targets: Sequence[str]) -> list[str]:
+    """Modules of a layer that PEFT means by these names: a name stands for every module whose path ends in it."""
+    modules = [one for modules in PARTS.values() for one in modules]
+    return [one for one in modules if any(f".{one}".endswith(f".{target}") for target in targets)]
 
 
 def _shapes(base: BaseModel, module: str, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -125,8 +143,8 @@ def _shapes(base: BaseModel, module: str, rank: int) -> tuple[tuple[int, int], t
 
 
 def _pair(weights: LoraWeights, layer: int, modules: tuple[str, ...]) -> Pair:
-    a = [weights.tensors[f"{_PREFIX}{layer}.{module}.lora_A.weight"] for module in modules]
-    b = [weights.tensors[f"{_PREFIX}{layer}.{module}.lora_B.weight"] for module in modules]
+    a = [weights.tensors[matrix_name(layer, module, "A")] for module in modules]
+    b = [weights.tensors[matrix_name(layer, module, "B")] for module in modules]
     return Pair(torch.cat(a) if len(a) > 1 else a[0], tuple(one * weights.scale for one in b))
 
 
