@@ -1,4 +1,5 @@
-"""A dated history of SNIPS requests in which the world changes: four intents first, then all seven with fields nobody knew.
+"""A dated history of SNIPS requests in which the world changes twice: four intents, then the three others alone with fields that nobody
+knew, then all seven (the shuffled file goes on where the first four were taken out of it).
 
     python tests/bench/snips_history.py OUT.jsonl [--data FOLDER] [--before 1200] [--after 1600]
     holdfast backtest OUT.jsonl --kind extraction --warmup-share 0.3
@@ -20,7 +21,7 @@ FIRST = ("BookRestaurant", "GetWeather", "PlayMusic", "RateBook")
 
 
 def rows(data: Path, before: int, after: int) -> list[dict[str, Any]]:
-    """``before`` requests of the first four intents, then ``after`` of all seven."""
+    """``before`` requests of the first four intents, then ``after`` of what is left, in the order of the shuffled file."""
     lines = [json.loads(line) for line in (data / "snips_slots" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     random.Random(1).shuffle(lines)
     old = [line for line in lines if line["intent"] in FIRST][:before]

@@ -208,13 +208,13 @@ class RayFleet:
             status = serve.status().applications.get(APP)
             return status is None or status.status in ("DEPLOY_FAILED", "UNHEALTHY", "DELETING", "NOT_STARTED")
 
-        if redeploy or lacks():
-            with _alone(self._settings.folder / "run" / "deploy.lock"):  # of two gateways one deploys, the other finds it done
-                serve.start(proxy_location="Disabled")  # no HTTP port of Serve: the gateway is the only way in
-                if redeploy or lacks():
-                    module, _, name = self._application.partition(":")
-                    build = getattr(importlib.import_module(module), name)
-                    serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
+        with _alone(self._settings.folder / "run" / "deploy.lock"):  # of two gateways one deploys, the other finds it done
+            # First: it finds out that the controller of an earlier head is gone. No HTTP port of Serve: the gateway is the only way in.
+            serve.start(proxy_location="Disabled")
+            if redeploy or lacks():
+                module, _, name = self._application.partition(":")
+                build = getattr(importlib.import_module(module), name)
+                serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
         return serve.get_app_handle(APP)
 
     def _running_session(self) -> str | None:
@@ -228,15 +228,13 @@ class RayFleet:
 
 @contextlib.contextmanager
 def _alone(path: Path, patience_s: float = 30.0) -> Iterator[None]:
-    """Hold a lock file; the operating system lets go when this process dies. Raises TimeoutError when another holds it for long."""
+    """Hold a lock file, or go on without it after a while: deploying twice costs a restart, a gateway that never joins costs more."""
     deadline = time.monotonic() + patience_s
-    with path.open("a") as file:
-        while True:
+    with path.open("a") as file:  # the operating system lets go when this process dies
+        while time.monotonic() < deadline:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError("another gateway deploys and does not end") from None
                 time.sleep(0.1)
         yield

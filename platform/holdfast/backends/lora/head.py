@@ -22,9 +22,9 @@ GRID = (1.0, 10.0, 30.0)
 DEFAULT_C = 10.0
 MIN_VALIDATION_ROWS = 20
 STEPS = 200
-WHOLE_ROWS = 30_000
-"""More rows than this (the tokens of an extraction, that is) are fitted by small batches: a pass over all of them for each of 200
-steps takes minutes, and so many rows leave C little to say, so that it is not chosen but BATCHED_C."""
+WHOLE_TOKENS = 4_000
+"""More tokens than this are fitted by small batches: a pass over all of them for each of 200 steps takes minutes, and so many rows
+leave C little to say, so that it is not chosen but BATCHED_C."""
 BATCHED_C, BATCH_ROWS, EPOCHS, RATE = 30.0, 1024, 16, 0.05
 
 
@@ -50,12 +50,19 @@ class Rows:
     """[rows, hidden]."""
     targets: NDArray[np.int64] | NDArray[np.float32]
     """[rows], index of the right label or tag; of sets [rows, labels], 0 or 1."""
+    tokens: bool = False
+
+    @property
+    def batched(self) -> bool:
+        """Whether a fit sees them in small batches."""
+        return self.tokens and len(self) > WHOLE_TOKENS
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows(np.concatenate([self.pooled, other.pooled]), np.concatenate([self.targets, other.targets]))
+        pooled, targets = np.concatenate([self.pooled, other.pooled]), np.concatenate([self.targets, other.targets])
+        return Rows(pooled, targets, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +82,7 @@ def fit_head(train: Rows, validation: Rows, label_count: int, tick: Callable[[fl
     With fewer than 20 validation rows no choice can be made and C is 10.
     """
     grid: Sequence[float] = GRID if len(validation) >= MIN_VALIDATION_ROWS else (DEFAULT_C,)
-    grid = grid if len(train) <= WHOLE_ROWS else (BATCHED_C,)
+    grid = (BATCHED_C,) if train.batched else grid
     heads: list[Head] = []
     curve: list[CurvePoint] = []
     for step, c in enumerate(grid, start=1):
@@ -119,7 +126,7 @@ def _right(head: Head, rows: Rows) -> NDArray[np.bool_]:
 def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -> Head:
     """Minimum of ``c * sum of losses + |W|^2 / 2``, on vectors of mean length one; the scale goes back into W.
 
-    By L-BFGS; beyond WHOLE_ROWS near it, by Adam on small batches in an order that is the same every time.
+    By L-BFGS; of many tokens near it, by Adam on small batches in an order that is the same every time.
     """
     scale = float(np.linalg.norm(rows.pooled, axis=1).mean()) or 1.0
     centre = torch.from_numpy(rows.pooled.mean(0))  # the optimum is the same without it (the bias is free) and found much sooner
@@ -131,7 +138,7 @@ def regress(rows: Rows, label_count: int, c: float, start: Head | None = None) -
     table = torch.zeros(label_count, hidden + 1)  # weights and, in the last column, biases
     if start is not None:
         table[:, :hidden], table[:, hidden] = start.weight * scale, start.bias + start.weight @ centre
-    fit = _by_batches if len(rows) > WHOLE_ROWS else _whole
+    fit = _by_batches if rows.batched else _whole
     table = fit(table, x, targets, penalty)
     weight = (table[:, :hidden] / scale).contiguous()
     return Head(weight=weight, bias=table[:, hidden] - weight @ centre)

@@ -165,7 +165,7 @@ def _head_rows(site: _Site, frozen: FrozenPrefix, name: str) -> Rows:
     tags = torch.cat(targets) if targets else torch.zeros(0, dtype=torch.int64)
     learnt = tags != IGNORED
     states = torch.cat(frozen.hidden(texts, len(frozen.base.layers))) if targets else torch.zeros(0, frozen.base.hidden)
-    return Rows(states[learnt].float().numpy(), tags[learnt].numpy())  # [tokens, hidden], [tokens]
+    return Rows(states[learnt].float().numpy(), tags[learnt].numpy(), tokens=True)  # [tokens, hidden], [tokens]
 
 
 def _head_rung(site: _Site, fitted: FittedHead, seconds: float) -> tuple[TrainedRung, HoldoutScores]:
