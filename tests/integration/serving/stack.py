@@ -201,7 +201,7 @@ class Stack:
 
     def _launch(self, name: str, argv: Sequence[str], env: dict[str, str]) -> None:
         ports = self.settings.ports.model_dump()
-        serving = {f"HOLDFAST_SERVING__{k.upper()}": str(v) for k, v in self.settings.serving.model_dump().items()}
+        serving = {f"HOLDFAST_SERVING__{k.upper()}": str(v) for k, v in self.settings.serving.model_dump(exclude_none=True).items()}
         full = {
             **os.environ,  # noqa: TID251  (for the child)
             **env,
