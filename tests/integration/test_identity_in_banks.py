@@ -257,3 +257,14 @@ def test_the_bare_base_answers_beside_versions_in_a_bank_and_takes_no_slot(site:
     assert (answers[-1].prediction.label, answers[-1].prediction.confidence) == ("", 1.0)
     assert all(answer.tokens == answers[-1].tokens != (0, 0) for answer in answers)
     assert engine.loaded() == set(site.digests) and set(engine.resident()) == set(site.digests)
+
+
+def test_a_way_that_does_not_work_here_gives_way_to_the_plain_one_which_says_so(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no compiler is found there
+    truth = asked(site.engine(), site.digests[0])
+    engine = site.engine(ServingOptions(code_folder=tmp_path / "code", way="packed+native"))
+    assert same(asked(engine, site.digests[0]), truth)
+    assert engine._way(engine.base("tiny")).name == "eager"
+    assert "no C compiler is here" in caplog.text and "answers of tiny go the way eager" in caplog.text

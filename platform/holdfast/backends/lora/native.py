@@ -85,7 +85,7 @@ def open_kernel(folder: Path) -> Kernel | None:
     """The kernel of this machine, compiled into ``folder`` unless it is there; None, and the reason in the log, where it cannot be."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
     if compiler is None:
-        _log.info("no C compiler is here: answers take torch's own way")
+        _log.warning("no C compiler is here: answers take torch's own way, more slowly")
         return None
     try:
         path = folder / f"kernel-{_name(compiler)}.so"

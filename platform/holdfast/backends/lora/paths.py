@@ -35,13 +35,13 @@ _log = logging.getLogger(__name__)
 def choose_way(base: BaseModel, folder: Path | None, forced: str | None) -> Way:
     """The way that is forced, else the fastest of those that work here. Without a folder for code and memory of it: `eager`."""
     if forced is not None:
-        return open_way(base, forced, folder) or _eager(base)
+        return open_way(base, forced, folder) or _instead(base, forced)
     if folder is None:
         return _eager(base)
     file = folder / f"way-{_key(base)}.json"
     known = read_json(file)
     if isinstance(known, dict) and known.get("way") in get_args(WayName):
-        return open_way(base, known["way"], folder) or _eager(base)
+        return open_way(base, known["way"], folder) or _instead(base, known["way"])
     ways = {name: way for name in get_args(WayName) if (way := open_way(base, name, folder)) is not None}
     taken = measure(base, ways)
     best = min(taken, key=lambda name: taken[name])
@@ -87,6 +87,11 @@ def _cpu_seconds(run: Callable[[], object]) -> float:
 
 def _eager(base: BaseModel) -> Way:
     return Way("eager", EagerLinears(all_weights(base)), TorchSteps())
+
+
+def _instead(base: BaseModel, name: str) -> Way:
+    _log.warning("the way %s does not work here (any more): answers of %s go the way eager, more slowly", name, base.name)
+    return _eager(base)
 
 
 def _key(base: BaseModel) -> str:
