@@ -20,7 +20,8 @@ from holdfast.api.app import build
 from holdfast.api.keys import ensure_admin_key
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
-from holdfast.errors import GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
+from holdfast.client import Client
+from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
 from holdfast.flows import retrain
 from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
@@ -46,8 +47,11 @@ class Hand:
 
 
 @pytest.fixture
-def hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Hand:
-    return Hand(tmp_path / "home", capsys)
+def hand(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
+    with socket.socket() as nobody:  # else a home that runs on the usual port would answer
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HOLDFAST_PORTS__GATEWAY", str(nobody.getsockname()[1]))
+        yield Hand(tmp_path / "home", capsys)
 
 
 @pytest.fixture
@@ -197,7 +201,7 @@ def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> 
     assert "tickets" in hand.out
 
 
-def test_spans_and_sets_are_brought_and_labelled_by_hand(hand: Hand, house: House, tmp_path: Path) -> None:
+def test_spans_and_sets_are_brought_by_hand_and_labelled_over_rest(hand: Hand, house: House, tmp_path: Path) -> None:
     spans = write(tmp_path / "s.yaml", "task: places\nkind: extraction\nlabels: [city, item]\nfloor: 0.5\nmetric: f1\n")
     assert hand("task", "create", spans) == 0
     lines = [json.dumps({"text": f"to Oslo, {n}", "slots": [{"slot": "city", "start": 3, "end": 7, "value": "Oslo"}]}) for n in range(30)]
@@ -211,12 +215,16 @@ def test_spans_and_sets_are_brought_and_labelled_by_hand(hand: Hand, house: Hous
     rows = "".join(f"text {n},{'a|b' if n % 2 else 'a'}\n" for n in range(20))
     assert hand("data", "add", "owners", write(tmp_path / "m.csv", "text,labels\n" + rows)) == 0
     house.log.append([a_capture(1, capture_id="c-1", task="places", text="to Oslo"), a_capture(2, capture_id="c-2", task="owners")])
-    assert hand("label", "places", "c-1", '{"city": "Oslo"}') == 0
-    assert hand("label", "owners", "--file", write(tmp_path / "l.jsonl", '{"capture_id": "c-2", "label": ["b", "a"]}')) == 0
+    settings = read_settings(hand.home)
+    key = (hand.home / "keys" / "admin.key").read_text().strip()
+    pairs = bootstrap_home.read_labels(Path(write(tmp_path / "l.jsonl", '{"capture_id": "c-2", "label": ["b", "a"]}')))
+    with Client(settings.local(settings.ports.api), settings.local(settings.ports.gateway), key) as client:
+        client.add_labels("places", [{"capture_id": "c-1", "value": '{"city": "Oslo"}'}])
+        client.add_labels("owners", [{"capture_id": capture, "value": value} for capture, value in pairs])
+        with pytest.raises(BadInput, match="exactly once"):
+            client.add_labels("places", [{"capture_id": "c-1", "value": '{"city": "Bergen"}'}])
     assert house.log.labelled_since("owners", 0)[0].label.value == '["a","b"]'  # type: ignore[arg-type]
     assert house.log.labelled_since("places", 0)[0].label.value.startswith('{"spans":[{"field":"city"')  # type: ignore[arg-type]
-    assert hand("label", "places", "c-1", '{"city": "Bergen"}') == cli.FAILED
-    assert "exactly once" in hand.err
 
 
 def test_promoting_what_was_not_judged_is_refused_with_its_own_code(hand: Hand, house: House, tmp_path: Path) -> None:
