@@ -167,7 +167,8 @@ class BaseModelRefused(BadInput):
 class NotFound(HoldfastError):
     """There is no {kind} {name!r}.
 
-    Mend: list what exists with `holdfast task list`, or check the spelling.
+    Mend: see what there is with `holdfast task list` and `holdfast task show TASK`: a step may be missing (data add, train, promote), or a
+    name be misspelt.
     """
 
     code = "not_found"

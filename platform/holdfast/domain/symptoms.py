@@ -17,6 +17,8 @@ COMMON_WORDS = 60
 """The most common words of the known texts; a text of several words in the same language nearly always has one of them."""
 MIN_WORDS = 4
 """Texts with fewer words say too little about their language."""
+DIFFERENT_CUT = 5
+"""Different texts of one length below which a repeated text is likelier than a cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,9 +69,19 @@ def breaks(texts: Sequence[str], lexicon: Lexicon) -> dict[str, int]:
 
 
 def _cut(texts: Sequence[str], lexicon: Lexicon) -> int:
-    """Texts that have exactly the greatest length among all: many do only when something cuts them there."""
-    lengths = [len(text) for text in texts]
-    return lengths.count(max(lengths)) if lengths and max(lengths) > lexicon.short_chars else 0
+    """Texts that have exactly the greatest length among all: many different ones do only when something cuts them there.
+
+    One text sent again and again (a probe, a caller that retries) is not cut.
+
+    >>> lexicon = lexicon_of(["a text of some length", "another one"])
+    >>> breaks(["one text sent again"] * 30, lexicon)["cut at one length"]
+    0
+    >>> breaks([f"another text, number {n}" for n in range(10, 40)], lexicon)["cut at one length"]
+    30
+    """
+    longest = max(map(len, texts), default=0)
+    cut = [text for text in texts if len(text) == longest]
+    return len(cut) if len(set(cut)) >= DIFFERENT_CUT and longest > lexicon.short_chars else 0
 
 
 def _short(text: str, lexicon: Lexicon) -> bool:

@@ -41,7 +41,7 @@ BREAKS = {
     "in broken encoding": lambda text, n: f"{text} fÃ¼r mich",
     "in another script": lambda text, n: "где мой заказ номер семь",
     "in another language": lambda text, n: "wann kommt meine bestellung endlich bei mir an",
-    "cut at one length": lambda text, n: text[:22],
+    "cut at one length": lambda text, n: f"{text[:18]} {n:03d} {text}"[:22],
 }
 
 
@@ -132,3 +132,9 @@ def test_new_words_are_named_and_common_ones_are_not() -> None:
 def test_causes_of_one_family_are_one_alert() -> None:
     assert family_of("concept change") == family_of("input drift") == family_of("new class") == family_of("undetermined")
     assert len({family_of("upstream break"), family_of("serving regression"), family_of("concept change")}) == 3
+
+
+def test_one_text_sent_again_and_again_is_not_cut() -> None:
+    again = a_stream(1, 11)[0].capture.text
+    found = _diagnose(_texts(lambda text, n: again), INPUTS)
+    assert found.cause != "upstream break"
