@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(context: typer.Context, as_json: AsJson = False) -> None:
-    """Check that no entry was edited, removed, inserted or moved. Exit code 1 when one was."""
+    """Check that no entry was edited, inserted, moved, or removed before the newest. Exit code 1 when one was."""
     count, head = bootstrap_home.verify_ledger(made_home(context))
     if as_json:
         show.as_json({"entry_count": count, "head": head, "verified": True})
