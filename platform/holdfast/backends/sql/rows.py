@@ -58,7 +58,7 @@ def capture_row(capture: Capture) -> dict[str, Any]:
         "captured_at": instant(capture.captured_at),
         "latency_ms": float(capture.latency_ms),
         "embedding": np.asarray(capture.embedding, dtype="<f2").tobytes(),
-        "slices": json.dumps(dict(capture.slices), sort_keys=True),
+        "slices": json.dumps(dict(capture.slices), sort_keys=True) if capture.slices else "{}",
     }
 
 
