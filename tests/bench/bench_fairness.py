@@ -2,13 +2,13 @@
 
     python tests/bench/bench_fairness.py [--smoke] [--write]
 
-1. Scheduling alone, on a virtual clock: the real batcher before a modelled replica (one batch at a time; 3 ms a crossing and 6 ms a
-   row, as MiniLM on one core was measured in serving.md). Free of the machine's noise, so it says what the queue itself does.
-2. The whole path: HTTP, gateway, Ray, MiniLM with LoRA, one replica with one thread. Gateways before the same replica: fair ones that
-   let a flood have 1 row (the default) or 4 on their way, and one whose batcher has a single line (the queue as it was before). They
-   are measured in turns, rounds interleaved, quiet task alone and beside the flood in each. The quiet task: one client, a request
-   every 100 to 300 ms. The flood: 48 clients that never pause and send again at once what is refused. Clients, gateways and replica
-   share the machine, so the flood also costs the quiet task CPU.
+1. Scheduling alone, on a virtual clock: the real batcher before a modelled replica (3 ms a crossing and 6 ms a row; one pass at a
+   time, or two as with `replica_threads` 2). Free of the machine's noise, so it says what the queue itself does. Tasks that are all
+   busy: what the fair queue costs where nobody is quiet.
+2. The whole path: HTTP, gateway, Ray, MiniLM with LoRA, one replica with one thread, then one with two. Gateways before the same
+   replica: a fair one (the default) and one whose batcher has a single line. They are measured in turns, rounds interleaved, quiet task
+   alone and beside the flood in each. The quiet task: one client, a request every 100 to 300 ms. The flood: 48 clients that never pause
+   and send again at once what is refused. Clients, gateways and replica share the machine, so the flood also costs the quiet task CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.serving_load import _answer, make_adapters, texts
-from tests.integration.serving.stack import GATEWAY, KEY, Stack, free_ports, wait_for
+from tests.bench.virtual_serving import FLOOD_CLIENTS, alike, quiet_beside
+from tests.integration.serving.stack import KEY, Stack, free_ports, wait_for
 
 from holdfast.backends.adapter_store import FolderAdapterStore
-from holdfast.errors import Overloaded
-from holdfast.serving.batching import Answer, Batcher, Question
 from holdfast.settings import Serving, Settings
 
 RESULTS = Path(__file__).parent / "results" / "fairness.md"
-CROSSING_S, ROW_S = 0.003, 0.006
-FLOOD_CLIENTS, ROUNDS, ROUND_S = 48, 4, 10.0
-ARMS = ("1 row", "4 rows", "FIFO")
+ROUNDS, ROUND_S = 4, 10.0
+ARMS = ("fair", "FIFO")
 FIFO = """
 from holdfast.bootstrap import fleet
 from holdfast.serving import __main__ as gateway
@@ -54,69 +52,6 @@ gateway.Batcher = OneLine
 settings = read_settings()
 gateway.serve(settings, fleet(settings))
 """
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer when nothing else is to be done."""
-
-    def __init__(self) -> None:
-        self._virtual = 0.0
-        super().__init__()
-
-    def time(self) -> float:
-        """Virtual seconds."""
-        return self._virtual
-
-    def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
-        if not ready and scheduled:
-            self._virtual = max(self._virtual, scheduled[0]._when)
-        super()._run_once()  # type: ignore[misc]
-
-
-class ModelReplica:
-    """One batch at a time, in the order they come."""
-
-    def __init__(self) -> None:
-        self._one = asyncio.Lock()
-        self.rows = 0
-
-    async def __call__(self, questions: Sequence[Question]) -> list[Answer | str]:
-        await asyncio.sleep(CROSSING_S / 2)
-        async with self._one:
-            await asyncio.sleep(ROW_S * len(questions))
-        self.rows += len(questions)
-        await asyncio.sleep(CROSSING_S / 2)
-        return [("label", 0.5, b"", (3, 3)) for _ in questions]
-
-
-def modelled(*, fair: bool, flood: bool, seconds: float, task_rows: int) -> tuple[list[float], float]:
-    """Latencies of the quiet task (ms) and the rows per second of both, on the virtual clock."""
-
-    async def story() -> tuple[list[float], float]:
-        replica = ModelReplica()
-        bounds = {"task_queue_rows": 256, "task_rows": task_rows} if fair else {}
-        batcher = Batcher(replica, batch_rows=32, queue_rows=512, lanes=2, **bounds)
-        loop, chance, found = asyncio.get_running_loop(), random.Random(3), []
-
-        async def flooding() -> None:
-            while loop.time() < seconds:
-                try:
-                    await batcher.answer([("flood", "text")], deadline_s=30, flow="flood" if fair else "")
-                except Overloaded:
-                    await asyncio.sleep(0.01)
-
-        floods = [asyncio.create_task(flooding()) for _ in range(FLOOD_CLIENTS if flood else 0)]
-        while loop.time() < seconds:
-            await asyncio.sleep(chance.uniform(0.1, 0.3))
-            began = loop.time()
-            await batcher.answer([("quiet", "text")], deadline_s=30, flow="quiet" if fair else "")
-            found.append((loop.time() - began) * 1e3)
-        await asyncio.gather(*floods)
-        return found, replica.rows / seconds
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(story())
 
 
 @dataclass
@@ -181,8 +116,8 @@ async def measured(port: int, seen: Seen, *, flood: bool, seconds: float) -> Non
         seen.inside_ms.append(inside)
 
 
-def whole_path(*, rounds: int, seconds: float) -> dict[tuple[str, bool], Seen]:
-    """Arm and whether a flood was on, to what the quiet task saw."""
+def whole_path(*, rounds: int, seconds: float, threads: int) -> dict[tuple[str, bool], Seen]:
+    """Arm and whether a flood was on, to what the quiet task saw, before a replica with so many threads."""
     found = {(arm, flood): Seen() for arm in ARMS for flood in (False, True)}
     with tempfile.TemporaryDirectory(prefix="hf-fair-") as name:
         folder = Path(name)
@@ -190,12 +125,12 @@ def whole_path(*, rounds: int, seconds: float) -> dict[tuple[str, bool], Seen]:
             store = FolderAdapterStore(stack.settings.folder / "adapters")
             for number, digest in enumerate(make_adapters(folder / "made", store, 2)):
                 stack.assign(f"task-{number}", digest)
+            stack.settings = stack.settings.model_copy(update={"serving": Serving(replica_threads=threads)})
             stack.start_ray()
             stack.start_gateway()
             wait_for(stack.ready, "the gateway is ready", 300)
-            ports = {"1 row": stack.settings.ports.gateway} | dict(zip(ARMS[1:], free_ports(2), strict=True))
-            _start_beside(stack, ports["4 rows"], Serving(task_rows=4), GATEWAY.format(application=stack.application))
-            _start_beside(stack, ports["FIFO"], Serving(), FIFO)
+            ports = {"fair": stack.settings.ports.gateway, "FIFO": free_ports(1)[0]}
+            _start_beside(stack, ports["FIFO"], FIFO)
             for arm, one in ports.items():
                 asyncio.run(measured(one, Seen(), flood=True, seconds=3.0))  # warms
                 print(f"warm: {arm}", flush=True)
@@ -211,11 +146,11 @@ def _turns(number: int) -> list[tuple[str, bool]]:
     return turns if number % 2 else turns[::-1]
 
 
-def _start_beside(stack: Stack, port: int, serving: Serving, code: str) -> None:
+def _start_beside(stack: Stack, port: int, code: str) -> None:
     """A further gateway before the same replica."""
     before = stack.settings
     ports = before.ports.model_copy(update={"gateway": port})
-    stack.settings = Settings(home=before.folder, ports=ports, serving=serving)
+    stack.settings = Settings(home=before.folder, ports=ports, serving=before.serving)
     stack._launch(f"gateway-{port}", [sys.executable, "-c", code], {})
     wait_for(stack.ready, "a further gateway is ready", 120)
     stack.settings = before
@@ -230,44 +165,49 @@ def row_of(name: str, alone: Sequence[float], beside: Sequence[float], more: str
     return f"| {name} | {a[0]:.1f} / {a[1]:.1f} | {b[0]:.1f} / {b[1]:.1f} | {b[1] / a[1]:.2f} ({low:.2f} to {high:.2f}) | {more} |"
 
 
+QUIET = """| queue | alone p50 / p99 ms | beside the flood p50 / p99 ms | p99 ratio (95 %) | {last} |
+|---|---|---|---|---|"""
+
+
+def virtual(seconds: float) -> list[str]:
+    """The lines of the first part."""
+    parts = [f"## Virtual clock, {seconds:g} s\n", QUIET.format(last="rows/s with the flood")]
+    arms = [("FIFO", False, 0, 1), ("FIFO, two passes", False, 0, 2), ("fair (the default), two passes", True, Serving().task_rows, 2)]
+    arms += [(f"fair, task_rows {n}" + (" (the default)" if n == Serving().task_rows else ""), True, n, 1) for n in (1, 2, 4, 8)]
+    for name, fair, rows, passes in arms:
+        alone, _ = quiet_beside(False, fair=fair, seconds=seconds, task_rows=rows, passes=passes)
+        beside, rate = quiet_beside(True, fair=fair, seconds=seconds, task_rows=rows, passes=passes)
+        parts.append(row_of(name, alone, beside, f"{rate:.0f}"))
+    parts += ["", "| all busy | FIFO rows/s, rows a batch | fair rows/s, rows a batch |", "|---|---|---|"]
+    for tasks, clients in ((2, 8), (8, 2), (2, 48), (64, 1)):
+        first, fair_one = (alike(tasks, clients, fair=fair, seconds=seconds / 10) for fair in (False, True))
+        parts.append(f"| {tasks} tasks of {clients} clients | {first[0]:.0f}, {first[1]:.1f} | {fair_one[0]:.0f}, {fair_one[1]:.1f} |")
+    return parts
+
+
+def real(rounds: int, seconds: float, threads: int) -> list[str]:
+    """The lines of the second part."""
+    found = whole_path(rounds=rounds, seconds=seconds, threads=threads)
+    title = f"\n## Whole path, replica_threads {threads}, {rounds} rounds of {seconds:g} s per condition\n"
+    parts, inside = [title, QUIET.format(last="flood rows/s, refused")], []
+    for arm in ARMS:
+        alone, seen = found[arm, False], found[arm, True]
+        parts.append(row_of(arm, alone.quiet_ms, seen.quiet_ms, f"{seen.flood_rows / seen.seconds:.0f}, {seen.flood_refused}"))
+        inside.append(row_of(f"{arm}; as the gateway saw it", alone.inside_ms, seen.inside_ms, ""))
+    counts = ", ".join(f"{arm} {'beside' if flood else 'alone'} {len(seen.quiet_ms)}" for (arm, flood), seen in found.items())
+    return [*parts, *inside, "", f"Quiet requests: {counts}. {_machine()}"]
+
+
 def report(rounds: int, seconds: float, virtual_s: float) -> str:
     """The text of the results."""
-    limits = Serving()
-    parts = ["# Fairness\n", (__doc__ or "").strip(), "", f"## Virtual clock, {virtual_s:g} s\n"]
-    parts += [
-        "| queue | alone p50 / p99 ms | beside the flood p50 / p99 ms | p99 ratio (95 %) | rows/s with the flood |",
-        "|---|---|---|---|---|",
-    ]
-    arms: list[tuple[str, bool, int]] = [("FIFO", False, 0)] + [
-        (f"fair, {n} rows of a task on their way" + (" (the default)" if n == limits.task_rows else ""), True, n) for n in (1, 2, 4, 8, 16)
-    ]
-    run: Callable[..., tuple[list[float], float]] = modelled
-    for name, fair, rows in arms:
-        alone, _ = run(fair=fair, flood=False, seconds=virtual_s, task_rows=rows)
-        beside, rate = run(fair=fair, flood=True, seconds=virtual_s, task_rows=rows)
-        parts.append(row_of(name, alone, beside, f"{rate:.0f}"))
-    found = whole_path(rounds=rounds, seconds=seconds)
-    parts += ["", f"## Whole path, {rounds} rounds of {seconds:g} s per condition\n"]
-    parts += [
-        "| queue | alone p50 / p99 ms | beside the flood p50 / p99 ms | p99 ratio (95 %) | flood rows/s, refused |",
-        "|---|---|---|---|---|",
-    ]
-    inside: list[str] = []
-    for arm, name in zip(ARMS, ("fair, 1 row of a task on its way", "fair, 4 rows", "FIFO"), strict=True):
-        alone_seen, seen = found[arm, False], found[arm, True]
-        more = f"{seen.flood_rows / seen.seconds:.0f}, {seen.flood_refused}"
-        parts.append(row_of(name, alone_seen.quiet_ms, seen.quiet_ms, more))
-        inside.append(row_of(f"{name}; as the gateway saw it", alone_seen.inside_ms, seen.inside_ms, ""))
-    parts += inside
-    counts = ", ".join(f"{arm} {'beside' if flood else 'alone'} {len(seen.quiet_ms)}" for (arm, flood), seen in found.items())
-    parts += ["", f"Quiet requests: {counts}. {_machine()}", ""]
-    return "\n".join(parts)
+    parts = ["# Fairness\n", (__doc__ or "").strip(), "", *virtual(virtual_s)]
+    return "\n".join([*parts, *real(rounds, seconds, 1), *real(rounds, seconds, 2), ""])
 
 
 def _machine() -> str:
     load = Path("/proc/loadavg").read_text().split()[0]
     cores = subprocess.run(["nproc", "--all"], capture_output=True, text=True, check=True).stdout.strip()
-    return f"{cores} cores, load average {load} at the end: other work ran on the machine."
+    return f"{cores} cores, load average {load} at the end."
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 Nobody waits for company: while fewer than ``lanes`` batches are under way, whatever waits leaves at once. Under load the queue
 fills during the passage of the batches before, and batches grow by themselves.
 
-Tasks share the way fairly: each has a line of its own (`fair_queue`), a bound of its own, and, while another task asks now and then,
-no more than ``task_rows`` rows on their way at a time; so whoever asks little waits behind few rows of whoever asks much. Where all
-have a backlog nobody is quiet: batches are full, and turns alone make the shares alike.
+Tasks share the way fairly: each has a line of its own (`fair_queue`), a bound of its own, and, while another task asks, no more rows
+on their way than the quietest of the others has outstanding, or ``task_rows`` if that is more; so whoever asks little waits behind few
+rows of whoever asks much. Where all ask alike nobody is quiet: batches are full, and turns alone make the shares alike.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Batcher:
     ) -> None:
         """``attempt_s`` bounds one crossing: a replica that hangs is asked no longer than that before another is tried.
 
-        ``task_queue_rows`` bounds what one task may have waiting, ``task_rows`` what it may have on its way while a task without a
-        backlog asks too; None: as much as all.
+        ``task_queue_rows`` bounds what one task may have waiting, ``task_rows`` what it may have on its way beside a task that asks one
+        thing at a time; None: as much as all.
         """
         self._ask = ask
         self._batch_rows, self._queue_rows, self._lanes, self._attempt_s = batch_rows, queue_rows, lanes, attempt_s
@@ -81,11 +81,10 @@ class Batcher:
         self._check_room(flow, len(questions))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s
-        if not self._queue.waiting(flow):
-            self._company.seen(flow, loop.time())
         waiting = [Waiting(question, deadline) for question in questions]
         for one in waiting:
             self._queue.push(flow, one, cost_of(one.question))
+        self._company.seen(flow, self._queue.waiting(flow) + self._rows_under_way[flow], loop.time())
         self._dispatch()
         return await self._awaited(waiting, deadline, deadline_s)
 
@@ -157,7 +156,7 @@ class Batcher:
     def _may_go(self, flow: str) -> bool:
         if self._task_rows is None or self._rows_under_way[flow] < self._task_rows:
             return True
-        return not self._company.others(flow, asyncio.get_running_loop().time())
+        return self._rows_under_way[flow] < self._company.quietest_beside(flow, asyncio.get_running_loop().time()) - 0.5
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import DeadlinePassed, Overloaded, PartUnavailable
 from holdfast.serving.batching import Answer, Batcher, Question
-from holdfast.serving.waiting import LONGEST_RETRY_S, Rates
+from holdfast.serving.waiting import COMPANY_S, FLOWS_KEPT, LONGEST_RETRY_S, RANK_S, Company, Rates
 
 
 def echo(questions: Sequence[Question]) -> list[Answer | str]:
@@ -205,6 +205,44 @@ def test_a_task_alone_and_tasks_that_all_have_a_backlog_fill_their_batches() -> 
         assert [len(batch) for batch in replica.batches] == [1, 8]
 
     asyncio.run(story())
+
+
+def test_two_tasks_that_ask_alike_share_full_batches() -> None:
+    async def story() -> None:
+        replica = Replica()
+        replica.open.clear()
+        batcher = batcher_of(replica, batch_rows=16, queue_rows=100, task_rows=1)
+        many = [("sha256:x", f"{n}") for n in range(8)]
+        asked = [asyncio.create_task(batcher.answer(many, deadline_s=5, flow=flow)) for flow in ("first", "one", "other")]
+        await asyncio.sleep(0)
+        replica.open.set()
+        await asyncio.gather(*asked)
+        assert [len(batch) for batch in replica.batches] == [8, 16]
+
+    asyncio.run(story())
+
+
+def test_the_quietest_beside_a_flow_is_the_lowest_level_of_the_others_that_asked_of_late() -> None:
+    company = Company()
+    assert company.quietest_beside("a", 0.0) == float("inf")
+    company.seen("flood", 30, 0.0)
+    company.seen("busy", 8, 0.0)
+    assert company.quietest_beside("flood", 0.0) == 8
+    assert company.quietest_beside("busy", 0.0) == 30
+    company.seen("quiet", 1, 0.0)  # who comes newly counts at once
+    assert (company.quietest_beside("flood", 0.0), company.quietest_beside("quiet", 0.0)) == (1, 8)
+    for _ in range(100):
+        company.seen("quiet", 9, RANK_S)
+    assert company.quietest_beside("flood", 2 * RANK_S) == 8  # it asks as much as others now
+    assert company.quietest_beside("flood", COMPANY_S + RANK_S / 2) == pytest.approx(9, abs=0.01)  # the others were last seen before
+    assert company.quietest_beside("quiet", COMPANY_S + 2 * RANK_S) == float("inf")
+
+
+def test_what_is_known_of_flows_is_bounded() -> None:
+    company = Company()
+    for number in range(FLOWS_KEPT + 10):
+        company.seen(f"task-{number}", 1, 0.0)
+    assert len(company._levels) == FLOWS_KEPT
 
 
 def test_a_flood_is_refused_at_its_own_bound_and_told_when_its_line_will_have_moved() -> None:
