@@ -1,13 +1,13 @@
-"""Hot swaps under load: failed answers, answers of a wrong adapter, and how long from the promotion to the first new answer.
+"""Hot swaps under load: failed answers, answers of a wrong adapter, latency during a swap beside latency between swaps.
 
-    python tests/bench/bench_swap.py [--smoke] [--write]
+    python tests/bench/bench_swap.py [--smoke] [--write] [--swaps N]
 
 The real path: MiniLM with LoRA adapters on Ray Serve, eight closed-loop clients over HTTP with capture on. A swap is what a promotion
 does: the assignment changes, replicas load and prove the version, the roll-out (every second, as in the worker) points the table at
 it, the gateway follows. Every third swap goes back to a version that is still loaded. A wrong answer is a label that does not
-belong to the adapter that the answer names, or an old version on a request that was sent after a newer one had answered.
-The peer is what Ray Serve offers for this, a redeploy with a new `user_config`: measured beside other faults in an earlier study at
-43 to 61 s to apply on a busy machine, and an outage where the new version cannot be loaded.
+belong to the adapter that the answer names; a stale one is of an old version on a request that was sent after a newer one had
+answered. "During" are requests under way between the assignment and a quarter of a second after its first answer. The peer, after it
+on the same machine: the same engine in a Ray Serve deployment behind Serve's own proxy, swapped by a new `user_config`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.serving_load import Load, Seen, drive, make_adapters, texts
-from tests.integration.serving.stack import KEY, Stack, wait_for
+from tests.bench.swap_peer import Peer
+from tests.integration.serving.stack import KEY, Stack, free_ports, wait_for
 
 from holdfast.backends.adapter_store import FolderAdapterStore
 from holdfast.bootstrap import now
@@ -36,6 +39,9 @@ from holdfast.testing.builders import a_house
 
 RESULTS = Path(__file__).parent / "results" / "swap.md"
 CLIENTS = 8
+AFTER_S = 0.25
+Window = tuple[float, float]
+"""From the assignment to the first answer of the new version (``time.perf_counter``)."""
 
 
 class Traffic(threading.Thread):
@@ -51,9 +57,14 @@ class Traffic(threading.Thread):
         """Requests so far."""
         return sum(len(load.latencies_ms) + load.failed for load in self.loads)
 
-    def answers(self) -> list[Seen]:
-        """Every answer so far."""
-        return [answer for load in list(self.loads) for answer in list(load.answers)]
+    def answers(self, since: int = 0) -> list[Seen]:
+        """Every answer so far, or those after so many rounds."""
+        return [answer for load in self.loads[since:] for answer in load.answers]
+
+    def end(self) -> None:
+        """Swaps are done: send what is left to be sent."""
+        self.swaps_done = True
+        self.join()
 
     def run(self) -> None:
         """Send."""
@@ -74,9 +85,8 @@ class RollOut(threading.Thread):
             roll_out(self.house, silence_s=15.0)
 
 
-def main(smoke: bool, write: bool) -> None:
+def main(swaps: int, count: int, peer_swaps: int, write: bool) -> None:
     """Run and print."""
-    swaps, count = (4, 100) if smoke else (20, 10_000)
     with Stack(Path(tempfile.mkdtemp(prefix="hf-bench-")), application="holdfast.serving.app:build") as stack:
         assert stack.database is not None
         store = FolderAdapterStore(stack.settings.folder / "adapters")
@@ -87,38 +97,67 @@ def main(smoke: bool, write: bool) -> None:
         wait_for(stack.ready, "the gateway is ready", 300)
         worker = RollOut(a_house(unit_of_work=stack.database.unit_of_work, log=stack.database.log(), clock=now))
         worker.start()
-        traffic = Traffic(stack.settings.ports.gateway, count)
-        traffic.start()
-        seconds = swap_through(stack, traffic, digests, swaps)
-        traffic.swaps_done = True
-        traffic.join()
+        ours = Traffic(stack.settings.ports.gateway, count)
+        ours.start()
+        windows = swap_through(ours, planned(digests, swaps), lambda digest: stack.assign("task", digest, publish=False))
+        ours.end()
         worker.stopped.set()
-        stored = count_stored(stack, traffic)
-    print_out(traffic, digests, seconds, stored=stored, write=write)
+        stored = count_stored(stack, ours)
+    (port,) = free_ports(1)
+    with Peer(stack.settings.folder / "peer", stack.settings.folder / "adapters", port=port, first=digests[0]) as peer:
+        theirs = Traffic(port, count // 10)
+        theirs.start()
+        applied: list[float] = []
+        theirs_windows = swap_through(theirs, planned(digests, peer_swaps), lambda digest: applied.append(peer.swap(digest)))
+        theirs.end()
+    lines = [__doc__ or "", "| | Holdfast | Ray Serve `user_config` |", "|---|---|---|"]
+    mine, peers = figures(ours, digests, windows) | {"captures stored": f"{stored}"}, figures(theirs, digests, theirs_windows)
+    lines += [f"| {name} | {value} | {peers.get(name, '–')} |" for name, value in mine.items()]
+    lines += ["", f"Ray Serve called a change applied after {np.median(applied):.1f} s (median), {max(applied):.1f} s (worst)."]
+    print("\n".join(lines))
+    if write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text("# Hot swap\n\n" + "\n".join(lines) + "\n")
 
 
-def swap_through(stack: Stack, traffic: Traffic, digests: list[str], swaps: int) -> dict[str, list[float]]:
-    """Swap, wait for the first new answer, let the old one be tried for, go on."""
-    found: dict[str, list[float]] = {"new version": [], "rollback": []}
-    at, plan = 0, []
-    for turn in range(swaps):  # forward twice, back once
+def planned(digests: list[str], swaps: int) -> list[tuple[str, str]]:
+    """Kind and digest of each swap: forward twice, back once."""
+    plan: list[tuple[str, str]] = []
+    at = 0
+    for turn in range(swaps):
         at += -1 if turn % 3 == 2 else 1
-        plan.append(("rollback" if turn % 3 == 2 else "new version", digests[at]))
+        known = any(digest == digests[at] for _, digest in plan) or at == 0
+        plan.append(("rollback" if known else "new version", digests[at]))
+    return plan
+
+
+def swap_through(traffic: Traffic, plan: list[tuple[str, str]], swap: Callable[[str], object]) -> dict[str, list[Window]]:
+    """Swap, wait for the first new answer, let traffic flow for a while, go on."""
+    found: dict[str, list[Window]] = {"new version": [], "rollback": []}
     for kind, digest in plan:
-        before = traffic.sent
-        wait_for(lambda before=before: traffic.sent >= before + 50, "traffic flows", 300)  # type: ignore[misc]
+        before, rounds = traffic.sent, len(traffic.loads)
+        wait_for(partial(_sent, traffic, before + 160), "traffic flows", 300)
         began = time.perf_counter()
-        stack.assign("task", digest, publish=False)
-        wait_for(lambda began=began, digest=digest: first(traffic, digest, began) is not None, "the new version answers", 300)  # type: ignore[misc]
-        answered = first(traffic, digest, began)
+        swap(digest)
+        wait_for(partial(_answers, traffic, digest, began, rounds), "the new version answers", 300)
+        answered = first(traffic, digest, began, rounds)
         assert answered is not None
-        found["rollback" if digest in [d for _, d in plan[: plan.index((kind, digest))]] else kind].append(answered - began)
+        found[kind].append((began, answered))
     return found
 
 
-def first(traffic: Traffic, digest: str, after: float) -> float | None:
-    """When the first answer of ``digest`` was had, of the requests sent after an instant."""
-    return min((seen.received for seen in traffic.answers() if seen.digest == digest and seen.sent > after), default=None)
+def _sent(traffic: Traffic, count: int) -> bool:
+    assert traffic.is_alive(), "the clients ended with the error above"
+    return traffic.sent >= count
+
+
+def _answers(traffic: Traffic, digest: str, after: float, rounds: int) -> bool:
+    return first(traffic, digest, after, rounds) is not None
+
+
+def first(traffic: Traffic, digest: str, after: float, rounds: int) -> float | None:
+    """When the first answer of ``digest`` was had, of the requests sent after an instant, that is after so many rounds."""
+    return min((seen.received for seen in traffic.answers(rounds) if seen.digest == digest and seen.sent > after), default=None)
 
 
 def wrong(traffic: Traffic, digests: list[str]) -> int:
@@ -154,27 +193,47 @@ def count_stored(stack: Stack, traffic: Traffic) -> int:
     return stored()
 
 
-def print_out(traffic: Traffic, digests: list[str], seconds: dict[str, list[float]], *, stored: int, write: bool) -> None:
-    """The figures."""
-    latencies = [ms for load in traffic.loads for ms in load.latencies_ms]
-    failed = sum(load.failed for load in traffic.loads)
-    lines = [__doc__ or "", "| | |", "|---|---|", f"| requests | {traffic.sent} |", f"| swaps | {sum(map(len, seconds.values()))} |"]
-    lines += [f"| failed | {failed} |", f"| answers of a wrong adapter | {wrong(traffic, digests)} |"]
-    lines += [f"| answers of an older version after a newer one | {stale(traffic)} |", f"| captures stored | {stored} |"]
-    lines += [f"| p50 / p99 / worst, ms | {np.percentile(latencies, 50):.0f} / {np.percentile(latencies, 99):.0f} / {max(latencies):.0f} |"]
-    for kind, values in seconds.items():
-        if values:
-            name = f"assignment to first new answer, {kind}, s: median / worst of {len(values)}"
-            lines.append(f"| {name} | {np.median(values):.2f} / {max(values):.2f} |")
-    print("\n".join(lines))
-    if write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text("# Hot swap\n\n" + "\n".join(lines) + "\n")
+def figures(traffic: Traffic, digests: list[str], windows: dict[str, list[Window]]) -> dict[str, str]:
+    """The column of one arm."""
+    every = [window for kind in windows.values() for window in kind]
+    found = {
+        "requests": f"{traffic.sent}", "swaps": f"{len(every)}", "failed": f"{sum(load.failed for load in traffic.loads)}",
+        "answers of a wrong adapter": f"{wrong(traffic, digests)}", "answers of an older version after a newer one": f"{stale(traffic)}",
+    }  # fmt: skip
+    during, steady = split(traffic.answers(), every)
+    for name, some in (("between swaps", steady), ("during a swap", during)):
+        p50, p99 = np.percentile(some, [50, 99])
+        found[f"p50 / p99 / worst {name}, ms (requests)"] = f"{p50:.0f} / {p99:.0f} / {max(some):.0f} ({len(some)})"
+    found["p99 during over between (95 %)"] = ratio(during, steady)
+    for kind, some_windows in windows.items():
+        if some_windows:
+            seconds = [answered - began for began, answered in some_windows]
+            found[f"change to first new answer, {kind}, s: median / worst"] = f"{np.median(seconds):.2f} / {max(seconds):.2f}"
+    return found
+
+
+def split(answers: list[Seen], windows: list[Window]) -> tuple[list[float], list[float]]:
+    """Latencies, ms, of requests that were under way during a swap, and of the rest."""
+    parts: tuple[list[float], list[float]] = ([], [])
+    for seen in answers:
+        within = any(seen.received >= began and seen.sent <= ended + AFTER_S for began, ended in windows)
+        parts[0 if within else 1].append((seen.received - seen.sent) * 1e3)
+    return parts
+
+
+def ratio(during: list[float], steady: list[float]) -> str:
+    """Of the p99s, with a bootstrap interval."""
+    rng = np.random.default_rng(0)
+    draws = [np.percentile(rng.choice(during, len(during)), 99) / np.percentile(rng.choice(steady, len(steady)), 99) for _ in range(1000)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{np.percentile(during, 99) / np.percentile(steady, 99):.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a minute, to see that it runs")
     parser.add_argument("--write", action="store_true", help="write the table to tests/bench/results/swap.md")
+    parser.add_argument("--swaps", type=int, default=100, help="of ours; the peer, which takes longer, does a tenth")
     given = parser.parse_args()
-    main(given.smoke, given.write)
+    swaps = 4 if given.smoke else given.swaps
+    main(swaps, 100 if given.smoke else 10_000, max(2, swaps // 10), given.write)

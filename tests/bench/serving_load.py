@@ -134,8 +134,15 @@ async def _client(port: int, key: str, traffic: tuple[Sequence[str], Sequence[st
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    length = int(head.split("content-length: ")[1].split("\r\n")[0])
-    return int(head.split(" ")[1]), await reader.readexactly(length)
+    status = int(head.split(" ")[1])
+    if "transfer-encoding: chunked" not in head:
+        return status, await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+    parts = []
+    while size := int(await reader.readline(), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readline()
+    await reader.readline()
+    return status, b"".join(parts)
 
 
 def cpu_seconds(pids: Iterable[int], *, only: str = "") -> float:
