@@ -63,13 +63,13 @@ class RunningHome:
 
     def processes(self, part: str) -> list[psutil.Process]:
         """The living processes of a part, the oldest first."""
-        found = [p for p in self._processes() if any(sign in _words(p) for sign in SIGNS[part])]
+        found = [p for p in self.everything() if any(sign in _words(p) for sign in SIGNS[part])]
         return sorted(found, key=lambda p: p.create_time())
 
-    def _processes(self) -> list[psutil.Process]:
-        """Descendants of the supervisor of this home: nothing else is ever touched."""
+    def everything(self) -> list[psutil.Process]:
+        """The supervisor of this home and all its descendants."""
         roots = [p for p in psutil.process_iter() if f"--home {self.folder} up" in _words(p)]
-        return [child for root in roots for child in root.children(recursive=True)]
+        return roots + [child for root in roots for child in root.children(recursive=True)]
 
     def _command(self, command: str) -> None:
         ports = {f"HOLDFAST_PORTS__{name}": str(port) for name, port in self.ports.items()}
@@ -79,6 +79,13 @@ class RunningHome:
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=400)
         if done.returncode != 0:
             raise RuntimeError(f"holdfast {command} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+def part_of(process: psutil.Process) -> str:
+    """The first part of ``SIGNS`` whose sign it shows; for what shows none, `Ray` or `other`."""
+    words = _words(process)
+    named = (part for part, signs in SIGNS.items() if any(sign in words for sign in signs))
+    return next(named, "Ray" if "ray" in words.lower() else "other")
 
 
 def _words(process: psutil.Process) -> str:
