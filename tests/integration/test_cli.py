@@ -209,7 +209,7 @@ def test_spans_and_sets_are_brought_by_hand_and_labelled_over_rest(hand: Hand, h
     assert hand("data", "add", "places", write(tmp_path / "s.jsonl", "\n".join(lines))) == 0
     assert "31 rows, 1 labels" in hand.out
     assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", lines[0].replace(": 7", ": 70"))) == cli.FAILED
-    assert "row 1, column slots" in hand.err
+    assert "line 1, column slots" in hand.err
     sets = write(tmp_path / "m.yaml", "task: owners\nkind: multi-label\nlabels: [a, b]\nfloor: 0.5\n")
     assert hand("task", "create", sets) == 0
     rows = "".join(f"text {n},{'a|b' if n % 2 else 'a'}\n" for n in range(20))
@@ -233,11 +233,12 @@ def test_promoting_what_was_not_judged_is_refused_with_its_own_code(hand: Hand, 
     assert "no version was judged yet" in hand.err
 
 
-def test_wrong_data_is_refused_with_row_and_column_and_changes_nothing(hand: Hand, house: House, tmp_path: Path) -> None:
+def test_wrong_data_is_refused_with_the_line_of_the_file_and_changes_nothing(hand: Hand, house: House, tmp_path: Path) -> None:
     hand("task", "create", write(tmp_path / "c.yaml", CONTRACT))
     assert hand("data", "add", "tickets", write(tmp_path / "bad.csv", "text,label\npay,billing\nx,unheard\n")) == cli.FAILED
-    assert "unheard" in hand.err
+    assert "the label 'unheard' is not one of the contract (billing, delivery) (at line 3)" in hand.err
     assert hand("data", "audit", "tickets", str(tmp_path / "bad.csv")) == cli.FAILED
+    assert "error: line 3: the label 'unheard'" in hand.err
     with house.unit_of_work() as work:
         assert work.snapshots.of_task("tickets") == ()  # type: ignore[arg-type]
 
@@ -258,6 +259,15 @@ def test_wrong_usage_has_its_own_code(hand: Hand) -> None:
     for arguments in (("predict",), ("nonsense",), ("label", "tickets"), ("up", "--sideways")):
         assert hand(*arguments) == cli.USAGE
         assert len(hand.err.splitlines()) == 2
+
+
+def test_a_trial_without_a_way_is_told_what_a_trial_wants(hand: Hand) -> None:
+    hand("init")
+    assert hand("trial", "tickets", "2") == cli.USAGE
+    assert hand.err.startswith("error: A trial wants to know what the version gets: --shadow")
+    assert "`holdfast trial tickets 2 --shadow`" in hand.err
+    assert hand("trial", "tickets", "--end", "--shadow") == cli.USAGE
+    assert hand.err.startswith("error: A trial is ended with --end alone")
 
 
 def test_a_setting_that_cannot_be_read_is_named(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:

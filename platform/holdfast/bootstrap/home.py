@@ -23,7 +23,8 @@ from holdfast.settings import Settings
 
 __all__ = [
     "add_key", "admin_key", "check_base", "key_names", "ledger_entries", "make_home", "open_database", "process_commands",
-    "read_contract", "read_examples", "read_history", "read_labels", "revoke_key", "schema_is_current", "tasks_of_captures", "verify_ledger",
+    "read_contract", "read_examples", "read_history", "read_labels", "revoke_key", "schema_is_current", "tasks_of_captures",
+    "verify_ledger",
 ]  # fmt: skip
 
 FOLDERS = ("spool", "adapters", "snapshots", "work", "reports", "evidently", "mlflow", "broker", "logs", "run", "keys", "cache")

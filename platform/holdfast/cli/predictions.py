@@ -10,8 +10,8 @@ import typer
 
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import show
-from holdfast.cli.context import AsJson, Task, client_of, made_home
-from holdfast.errors import DataInvalid, RequestInvalid, Unhealthy
+from holdfast.cli.context import AsJson, Task, WrongUsage, client_of, made_home
+from holdfast.errors import DataInvalid, Unhealthy
 from holdfast.settings import Settings
 
 LABEL_HELP = """What the answer should have been: a label; several as a|b (none: []); spans as JSON,
@@ -101,7 +101,7 @@ def _pairs(capture: str | None, value: str | None, file: Path | None) -> tuple[t
         return bootstrap_home.read_labels(file)
     if file is None and capture is not None and value is not None:
         return ((capture, value),)
-    raise RequestInvalid(
-        place="CAPTURE LABEL", problem="either a capture and its label are needed, or --file",
+    raise WrongUsage(
+        problem="A label wants a capture and what was right, or --file",
         remedy="write `holdfast label TASK CAPTURE LABEL` or `holdfast label TASK --file FILE`",
     )  # fmt: skip

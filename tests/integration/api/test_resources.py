@@ -81,6 +81,13 @@ def test_one_bad_row_refuses_the_data_set_with_its_place_and_stores_nothing(
     assert admin.get("/api/v1/tasks/tickets/datasets").json() == []
 
 
+def test_a_mistake_is_named_by_the_place_that_the_example_came_with(admin: TestClient) -> None:
+    admin.post("/api/v1/tasks", json=CONTRACT)
+    bad = {"text": "a", "label": "refunds", "place": "line 33"}
+    answer = admin.post("/api/v1/tasks/tickets/datasets", json={"examples": [*rows(30), bad]})
+    assert "(at line 33)" in answer.json()["detail"]
+
+
 def test_data_of_one_class_is_refused_and_a_dry_run_lists_every_mistake(admin: TestClient) -> None:
     admin.post("/api/v1/tasks", json=CONTRACT)
     one = {"examples": [{"text": f"t {n}", "label": "billing"} for n in range(20)]}

@@ -1,4 +1,4 @@
-"""Files of examples and of dated history: CSV, TSV, JSONL and Parquet, gzip too. One clear error with row and column."""
+"""Files of examples and of dated history: CSV, TSV, JSONL and Parquet, gzip too. One clear error with line and column."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_examples(
         say: told, in one sentence, how many rows were left out because their label was none or several.
 
     Raises:
-        DataInvalid: with row and column.
+        DataInvalid: with line and column.
     """
-    found = [Example(text=words, label=name) for _, words, name in _labelled(path, (text, label), kind, say)]
+    found = [Example(text=words, label=name, place=row.place) for row, words, name in _labelled(path, (text, label), kind, say)]
     return tuple(found)
 
 
@@ -50,7 +50,7 @@ def read_history(
     Times are ISO dates (without a zone: UTC), seconds or milliseconds since 1970, or a year.
 
     Raises:
-        DataInvalid: with row and column.
+        DataInvalid: with line and column.
     """
     dated = []
     column: str | None = None
@@ -101,5 +101,5 @@ def _usual(kind: Kind) -> tuple[str, ...]:
 
 def _some(found: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
     if not found:
-        raise DataInvalid(source=str(path), place="row 1", problem="it holds no usable row", remedy="give a file with at least one row")
+        raise DataInvalid(source=str(path), place="the file", problem="it holds no usable row", remedy="give a file with at least one row")
     return found
