@@ -18,8 +18,9 @@ from holdfast.domain.routing import Assignment, ReplicaReport, Route
 from holdfast.domain.tasks import TaskContract
 from holdfast.ports import House
 
-State = Literal["needs you", "healing", "at risk", "healthy", "unknown"]
-URGENCY: tuple[State, ...] = ("needs you", "healing", "at risk", "unknown", "healthy")
+State = Literal["needs you", "healing", "at risk", "starting", "unknown", "healthy"]
+"""`starting`: its first version is made or loaded; nothing answers yet, so nothing heals."""
+URGENCY: tuple[State, ...] = ("needs you", "healing", "at risk", "starting", "unknown", "healthy")
 """Order of the rows of the fleet."""
 Deed = Literal["promote", "roll back", "retrain", "label", "bring data", "look"]
 _series = SeriesCache()
@@ -169,14 +170,15 @@ def _under_way(facts: TaskFacts) -> Standing | None:
     if running is None and not facts.warming:
         return None
     alert = facts.open_alerts[0] if facts.open_alerts else None
+    state: State = "starting" if facts.route is None else "healing"
     if running is None:
         why = alert.diagnosis.sentence if alert else "A new champion is being loaded and proved on the replicas."
-        return Standing(state="healing", why=why, step="warming", deed="look", deed_text="See evidence")
+        return Standing(state=state, why=why, step="warming", deed="look", deed_text="See evidence")
     steps = {"requested": "training soon", "training": f"training {running.progress:.0%}", "trained": "judging", "judged": "promoting"}
     why = alert.diagnosis.sentence if alert else running.reason
     if running.error:
         why = f"{why} (last try: {running.error})"
-    return Standing(state="healing", why=why, step=steps.get(running.state, running.state), deed="look", deed_text="See evidence")
+    return Standing(state=state, why=why, step=steps.get(running.state, running.state), deed="look", deed_text="See evidence")
 
 
 def _first_version(facts: TaskFacts) -> Standing | None:

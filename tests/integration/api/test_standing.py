@@ -54,6 +54,14 @@ def test_a_passed_candidate_waits_for_a_person_only_when_the_contract_says_so_or
     assert (found.state, found.deed) == ("needs you", "promote")
 
 
+def test_a_first_version_is_starting_and_heals_nothing(fleet: Any) -> None:
+    training = a_retraining(3, task=TaskName("fresh"), state="training", progress=0.3, champion_digest=None)
+    found = of(fleet, "fresh", retrainings=(training,))
+    assert (found.state, found.step) == ("starting", "training 30%")
+    assert of(fleet, "quiet", route=None).state == "starting", "its first champion warms"
+    assert of(fleet, "quiet", retrainings=(training,)).state == "healing"
+
+
 def test_a_verdict_that_expired_is_not_offered(fleet: Any) -> None:
     verdict = facts(fleet, "tickets").verdict
     assert verdict is not None

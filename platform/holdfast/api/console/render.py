@@ -17,7 +17,7 @@ from holdfast.domain.answers import labels_in
 from holdfast.domain.answers import show as show_answer
 from holdfast.errors import HoldfastError
 
-ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "healthy": "●", "unknown": "?"}
+ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "starting": "▷", "healthy": "●", "unknown": "?"}
 """A shape for each state, so that none is told by colour alone."""
 OUTCOMES = {"pass": "✓ pass", "fail": "✗ fail", "need more": "… need more"}
 
