@@ -47,7 +47,7 @@ def _row(facts: TaskFacts, standing: Standing, now: datetime) -> FleetRow:
         task=facts.contract.task,
         facts=facts,
         standing=standing,
-        spark=sparkline(facts.labelled.points, facts.contract.floor),
+        spark=sparkline(facts.labelled.points, facts.contract.floor, facts.contract.metric),
         labels=labels_words(facts, now),
         href=f"/tasks/{facts.contract.task}#{anchor(standing)}",
     )

@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from markupsafe import Markup
 
 from holdfast.api.console.fleet import anchor, labels_words
-from holdfast.api.console.plots import Mark, Span, accuracy_plot, range_bar, share_bar
+from holdfast.api.console.plots import Mark, Span, range_bar, score_plot, share_bar
 from holdfast.api.console.render import page
 from holdfast.api.dependencies import HouseOf, SettingsOf
 from holdfast.api.standing import TaskFacts, facts_of, standing_of
@@ -22,6 +22,7 @@ from holdfast.domain.gates import CriterionResult, Verdict
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorReading
 from holdfast.domain.promotions import Promotion
+from holdfast.domain.tasks import titled
 from holdfast.errors import NotFound
 from holdfast.ports import House
 
@@ -75,8 +76,9 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         standing=standing,
         living=[r for r in facts.replicas if (now - r.reported_at).total_seconds() <= settings.loop.replica_silence_s],
         anchor=anchor(standing),
+        metric=titled(facts.contract.metric),
         labels=labels_words(facts, now),
-        plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
+        plot=score_plot(facts.labelled.points, facts.contract, _marks(facts, history), _spans(facts, history, now)),
         monitors=[_monitor_row(r) for r in facts.monitors.readings] if facts.monitors else [],
         reports=reports,
         history=history,
