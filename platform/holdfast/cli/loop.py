@@ -111,17 +111,25 @@ def check(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
     """Show what the monitors say now, with the false-alarm rate they keep. Exit code 1 when one alarms."""
     with client_of(context) as client:
         readings = client.monitors(task)
+        since = {r["onset_seq"]: _answered_at(client, task, r["onset_seq"]) for r in readings if r["onset_seq"]}
     if as_json:
         show.as_json(readings)
     elif not readings:
         show.line("not enough data: the monitors have read nothing yet")
     else:
         rows = [
-            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], r["onset_seq"] or None) for r in readings
+            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], since.get(r["onset_seq"]))
+            for r in readings
         ]
-        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change near"), rows)
+        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change since about"), rows)
     if any(reading["status"] == "alarm" for reading in readings):
         raise typer.Exit(1)
+
+
+def _answered_at(client: Client, task: str, seq: int) -> str | None:
+    """When the capture at a position of the home's log was answered: positions count every task, so they say nothing to a person."""
+    found = client.captures(task, after=seq - 1, limit=1)
+    return show.ago(found[0]["captured_at"]) if found else None
 
 
 def _train(context: typer.Context, task: str, *, reason: str, wait: bool, as_json: bool) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from holdfast.testing.record_builders import a_capture
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -97,6 +99,24 @@ def test_the_page_of_a_task_shows_both_rungs_the_verdict_in_words_and_the_plot(f
     assert '<svg class="plot"' in page
     assert 'class="mark alert"' in page
     assert 'style="' not in page, "the policy of the page forbids inline styles"
+
+
+def test_a_change_is_dated_and_never_named_by_a_position_in_the_log_of_the_home(fleet: Any) -> None:
+    words = text_of(fleet.browser().get("/tasks/tickets").text)
+    at = next(c for c in fleet.house.log.after("tickets", 0) if c.seq == 410).captured_at  # the onset of its quality monitor and alert
+    assert words.count(f"about {at:%d %b %H:%M:%S}") == 2
+    for position in ("capture 410", "about 410", "capture 612"):
+        assert position not in words.replace("since capture 410 (8 %", ""), "the seeded sentence aside"
+
+
+def test_shadow_copies_are_neither_counted_nor_listed_among_the_captures(fleet: Any) -> None:
+    before = fleet.house.log.count("quiet")
+    copies = [a_capture(n, capture_id=f"quiet-{n}~shadow", task="quiet", text="a copy", route="shadow") for n in range(20)]
+    fleet.house.log.append(copies)
+    page = fleet.browser().get("/tasks/quiet").text
+    assert f"<dd>{before:,}</dd>" in page
+    assert "a copy" not in page
+    assert page.count('name="capture_id"') > 0
 
 
 def test_what_a_stranger_wrote_is_text_and_never_markup(fleet: Any) -> None:
