@@ -96,9 +96,9 @@ class Client:
         """One retraining."""
         return self._get(f"retrainings/{_part(retraining_id)}")
 
-    def request_retraining(self, task: str, *, reason: str, idempotency_key: str | None = None) -> Json:
-        """Ask for a retraining. Raises Conflict when one is under way."""
-        body = {"reason": reason} | ({"idempotency_key": idempotency_key} if idempotency_key else {})
+    def request_retraining(self, task: str, *, reason: str, idempotency_key: str | None = None, anyway: bool = False) -> Json:
+        """Ask for a retraining. Raises Conflict when one is under way, RetrainingHeld on broken inputs unless ``anyway``."""
+        body: Json = {"reason": reason, "anyway": anyway} | ({"idempotency_key": idempotency_key} if idempotency_key else {})
         return self._send("POST", f"tasks/{_part(task)}/retrainings", body)
 
     def verdict(self, verdict_id: str) -> Json:

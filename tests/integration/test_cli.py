@@ -21,12 +21,13 @@ from holdfast.api.keys import ensure_admin_key
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
 from holdfast.client import Client
-from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
+from holdfast.domain.diagnosis import Diagnosis
+from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, RetrainingHeld, TrainingFailed
 from holdfast.flows import retrain
 from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
 from holdfast.testing.builders import a_house
-from holdfast.testing.record_builders import a_capture
+from holdfast.testing.record_builders import a_capture, an_alert
 
 CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
 
@@ -196,6 +197,14 @@ def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> 
     assert hand("monitor", "check", "tickets") == 0
     assert "not enough data" in hand.out
     assert hand("alerts", "tickets") == 0
+    with house.unit_of_work() as work:
+        broken = Diagnosis(cause="upstream break", action="wait", sentence="half of the inputs are empty")
+        work.alerts.put(an_alert(diagnosis=broken))
+        work.commit()
+    assert hand("retrain", "tickets") == cli.REFUSED
+    assert "half of the inputs are empty" in hand.err
+    assert hand("retrain", "tickets", "--anyway", "--json") == 0
+    assert json.loads(hand.out)["retraining"]["forced_over"]
     assert hand("rollback", "tickets") in (cli.FAILED, cli.REFUSED)
     assert hand("task", "list") == 0
     assert "tickets" in hand.out
@@ -293,6 +302,7 @@ def test_every_error_has_its_documented_code() -> None:
         GateRefused(digest="d", task="t", reason="r", remedy="m"): cli.REFUSED,
         PartUnavailable(part="p", reason="r"): cli.UNHEALTHY,
         TrainingFailed(key="k", reason="r", log="l"): cli.FAILED,
+        RetrainingHeld(task="t", reason="r"): cli.REFUSED,
         RequestInvalid(place="p", problem="p", remedy="r"): cli.USAGE,
         LedgerBroken(seq=1, reason="r"): cli.FAILED,
         NotFound(kind="task", name="t"): cli.FAILED,

@@ -31,9 +31,17 @@ def train(context: typer.Context, task: Task, reason: Reason = "first training",
     _train(context, task, reason=reason, wait=wait, as_json=as_json)
 
 
-def retrain(context: typer.Context, task: Task, reason: Reason = "asked for by hand", wait: Wait = False, as_json: AsJson = False) -> None:
-    """Ask for a retraining on the newest data set and the labelled captures."""
-    _train(context, task, reason=reason, wait=wait, as_json=as_json)
+def retrain(
+    context: typer.Context,
+    task: Task,
+    reason: Reason = "asked for by hand",
+    wait: Wait = False,
+    *,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also while an alert says that the inputs come broken.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a retraining on the newest data set and the labelled captures. Exit code 4 while the inputs come broken."""
+    _train(context, task, reason=reason, wait=wait, anyway=anyway, as_json=as_json)
 
 
 def evaluate(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
@@ -132,9 +140,9 @@ def _answered_at(client: Client, task: str, seq: int) -> str | None:
     return show.ago(found[0]["captured_at"]) if found else None
 
 
-def _train(context: typer.Context, task: str, *, reason: str, wait: bool, as_json: bool) -> None:
+def _train(context: typer.Context, task: str, *, reason: str, wait: bool, as_json: bool, anyway: bool = False) -> None:
     with client_of(context) as client:
-        retraining = client.request_retraining(task, reason=reason)
+        retraining = client.request_retraining(task, reason=reason, anyway=anyway)
         if wait:
             retraining = follow_training(client, retraining)
         verdict = client.verdict(retraining["verdict_id"]) if retraining["verdict_id"] else None

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.testing.record_builders import a_capture
+from holdfast.domain.diagnosis import Diagnosis
+from holdfast.testing.record_builders import a_capture, an_alert
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -165,6 +166,22 @@ def test_pressing_retrain_twice_on_one_page_asks_once(fleet: Any) -> None:
         assert browser.post("/tasks/quiet/retrain", data={"csrf": csrf_of(page), "key": key[1], "reason": "r"}).status_code == 303
     with fleet.house.unit_of_work() as work:
         assert len(work.retrainings.of_task("quiet")) == 1
+
+
+def test_while_inputs_come_broken_the_retrain_form_says_so_and_wants_to_be_told_to_go_on(fleet: Any) -> None:
+    broken = Diagnosis(cause="upstream break", action="wait", sentence="38% of recent inputs are empty, against 0% before")
+    with fleet.house.unit_of_work() as work:
+        work.alerts.put(an_alert(7, task="quiet", diagnosis=broken))
+        work.commit()
+    browser = fleet.browser()
+    page = browser.get("/tasks/quiet").text
+    assert "Held: alert" in page
+    form = {"csrf": csrf_of(page), "key": "k", "reason": "r"}
+    refused = browser.post("/tasks/quiet/retrain", data=form)
+    assert refused.status_code == 409
+    assert "No training of task quiet is started" in text_of(refused.text)
+    assert browser.post("/tasks/quiet/retrain", data=form | {"anyway": "true"}).status_code == 303
+    assert "forced over alert" in browser.get("/tasks/quiet").text
 
 
 @pytest.mark.parametrize("token", ["", "x" * 43])

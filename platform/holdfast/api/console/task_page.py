@@ -22,6 +22,7 @@ from holdfast.domain.gates import CriterionResult, Verdict
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorReading
 from holdfast.domain.promotions import Promotion
+from holdfast.domain.retraining import Hold, decide_by_hand
 from holdfast.domain.tasks import titled
 from holdfast.errors import NotFound
 from holdfast.ports import House
@@ -88,6 +89,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         reports=reports,
         history=history,
         alerts=history.alerts[:SHOWN_ALERTS],
+        held=_held(facts),
         retrainings=facts.retrainings[:SHOWN_RETRAININGS],
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
@@ -161,6 +163,11 @@ def _promotable(facts: TaskFacts, history: History, now: datetime) -> frozenset[
     return frozenset(
         v.candidate for v in verdicts if v.outcome == "pass" and v.champion == champion and v.candidate != champion and now < v.expires_at
     )
+
+
+def _held(facts: TaskFacts) -> Hold | None:
+    decision = decide_by_hand(facts.open_alerts)
+    return decision if isinstance(decision, Hold) else None
 
 
 def _range_of(criterion: CriterionResult) -> Markup:
