@@ -102,6 +102,12 @@ def test_the_page_of_a_task_shows_both_rungs_the_verdict_in_words_and_the_plot(f
     assert 'style="' not in page, "the policy of the page forbids inline styles"
 
 
+def test_a_refused_deed_sets_the_commands_that_mend_it_as_such(fleet: Any) -> None:
+    page = fleet.browser().get("/tasks/<none>").text
+    assert "There is no task &#39;&lt;none&gt;&#39;" in page
+    assert "See what there is with <code>holdfast task list</code>" in page
+
+
 def test_a_change_is_dated_and_never_named_by_a_position_in_the_log_of_the_home(fleet: Any) -> None:
     words = text_of(fleet.browser().get("/tasks/tickets").text)
     at = next(c for c in fleet.house.log.after("tickets", 0) if c.seq == 410).captured_at  # the onset of its quality monitor and alert

@@ -65,5 +65,7 @@ def labels_words(facts: TaskFacts, now: datetime) -> str:
 
 def anchor(standing: Standing) -> str:
     """The part of the task page where the deed is done."""
+    if standing.state == "starting":
+        return "retrainings"
     places = {"promote": "versions", "roll back": "versions", "retrain": "retrainings", "label": "captures", "bring data": "data"}
     return places.get(standing.deed, "monitors")
