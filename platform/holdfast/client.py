@@ -25,6 +25,13 @@ TRIES = 4
 AGAIN = frozenset({429, 502, 503, 504})
 
 
+class NobodyThere(PartUnavailable):
+    """{part} does not answer: no connection.
+
+    Mend: run `holdfast up`.
+    """
+
+
 class Client:
     """One control plane and one data plane, with one key. Safe to use from several threads; close it, or use it in a ``with``."""
 
@@ -239,10 +246,8 @@ class Client:
             try:
                 response = self._http.request(method, url, json=json, params={k: str(v) for k, v in (params or {}).items()})
             except httpx2.ConnectError as error:
-                away = PartUnavailable(part=f"{part} at {url.split('/', 3)[2]}", reason="no connection; start it with `holdfast up`")
-                away.mend = "run `holdfast up`."
                 if not left:
-                    raise away from error
+                    raise NobodyThere(part=f"{part} at {url.split('/', 3)[2]}") from error
             except httpx2.TransportError as error:
                 if not left:
                     raise PartUnavailable(part=part, reason=f"{type(error).__name__} at {url.split('?', maxsplit=1)[0]}") from error

@@ -259,7 +259,7 @@ class GateRefused(HoldfastError):
 class RetrainingHeld(GateRefused):
     """No training of task {task} is started while its inputs come broken: {reason}.
 
-    Mend: mend what sends the inputs, or answer the alert (resolve it, or call it a false alarm). `holdfast retrain {task} --anyway`
+    Mend: repair what sends the inputs, or answer the alert (resolve it, or call it a false alarm). `holdfast retrain {task} --anyway`
     (over REST `"anyway": true`) trains on them all the same, and the ledger says so.
     """
 

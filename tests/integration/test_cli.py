@@ -248,6 +248,8 @@ def test_wrong_data_is_refused_with_the_line_of_the_file_and_changes_nothing(han
     assert "the label 'unheard' is not one of the contract (billing, delivery) (at line 3)" in hand.err
     assert hand("data", "audit", "tickets", str(tmp_path / "bad.csv")) == cli.FAILED
     assert "error: line 3: the label 'unheard'" in hand.err
+    assert hand("data", "add", "tickets", str(tmp_path / "none.csv")) == cli.FAILED
+    assert hand.err.startswith(f"error: The file {tmp_path / 'none.csv'} cannot be used: it does not exist.\n")
     with house.unit_of_work() as work:
         assert work.snapshots.of_task("tickets") == ()  # type: ignore[arg-type]
 
@@ -260,7 +262,8 @@ def test_a_contract_with_mistakes_names_every_place(hand: Hand, house: House, tm
 
 def test_a_part_that_is_away_is_unhealthy_and_names_up(hand: Hand, house: House) -> None:
     assert hand("predict", "tickets", "where is it") == cli.UNHEALTHY
-    assert "holdfast up" in hand.err
+    assert hand.err.startswith("error: The gateway at 127.0.0.1:")
+    assert hand.err.count("holdfast up") == 1
 
 
 def test_wrong_usage_has_its_own_code(hand: Hand) -> None:

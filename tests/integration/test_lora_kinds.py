@@ -77,8 +77,8 @@ def test_a_version_of_any_kind_must_answer_as_it_did_when_it_was_sealed(
     engine: LoraEngine, tmp_path: Path, kind: Kind, sealed: Sealed
 ) -> None:
     digest = sealed(tmp_path / "one", engine, kind=kind)
-    sealed = engine.fingerprint(engine.read(tmp_path / "one"))
-    other = replace(sealed, scores=tuple(tuple(s + 0.1 for s in row) for row in sealed.scores))
+    told = engine.fingerprint(engine.read(tmp_path / "one"))
+    other = replace(told, scores=tuple(tuple(s + 0.1 for s in row) for row in told.scores))
     write_json(tmp_path / "one" / FINGERPRINT_NAME, other)
     with pytest.raises(AdapterRefused, match="does not answer as it did"):
         engine.load(digest, tmp_path / "one")

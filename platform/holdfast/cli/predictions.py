@@ -64,7 +64,7 @@ def label(
 
     A label may come before its capture: it is taken, and waits. Ids that are not in the log yet are named at once; the exit code is 0.
     """
-    pairs = _pairs(capture, value, file)
+    pairs = _pairs(task, capture, value, file)
     settings = made_home(context)
     missing = _not_in_the_log(settings, task, pairs)
     taken = 0
@@ -96,12 +96,12 @@ def _not_in_the_log(settings: Settings, task: str, pairs: Sequence[tuple[str, st
     return [name for name in dict.fromkeys(capture for capture, _ in pairs) if name not in known]
 
 
-def _pairs(capture: str | None, value: str | None, file: Path | None) -> tuple[tuple[str, str], ...]:
+def _pairs(task: str, capture: str | None, value: str | None, file: Path | None) -> tuple[tuple[str, str], ...]:
     if file is not None and capture is None:
         return bootstrap_home.read_labels(file)
     if file is None and capture is not None and value is not None:
         return ((capture, value),)
     raise WrongUsage(
         problem="A label wants a capture and what was right, or --file",
-        remedy="write `holdfast label TASK CAPTURE LABEL` or `holdfast label TASK --file FILE`",
+        remedy=f"write `holdfast label {task} CAPTURE LABEL` or `holdfast label {task} --file FILE`",
     )  # fmt: skip

@@ -19,7 +19,7 @@ from holdfast.api.standing import TaskFacts, facts_of, standing_of
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture
 from holdfast.domain.gates import CriterionResult, Verdict
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import AlertId, TaskName
 from holdfast.domain.monitors import MonitorReading
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.retraining import Hold, decide_by_hand
@@ -49,7 +49,7 @@ class History:
     captures: tuple[Capture, ...]
     labels: dict[str, str]
     """Capture id to its newest label, of the captures shown."""
-    onsets: dict[str, datetime]
+    onsets: dict[AlertId, datetime]
     """Alert id to when its change began, as near as the monitors say; of the alerts shown."""
 
 
@@ -122,7 +122,7 @@ def _history(house: House, facts: TaskFacts) -> History:
     known = house.log.labelled_since(task, captures[0].seq) if captures else ()
     labels = {str(k.capture.capture_id): k.label.value for k in known}
     onsets = {a.alert_id: at for a in alerts[:SHOWN_ALERTS] if (at := _answered_at(house, task, a.onset_seq)) is not None}
-    return History(alerts=alerts, promotions=promotions, verdicts=verdicts, captures=captures[::-1], labels=labels, onsets=dict(onsets))
+    return History(alerts=alerts, promotions=promotions, verdicts=verdicts, captures=captures[::-1], labels=labels, onsets=onsets)
 
 
 def _answered_at(house: House, task: TaskName, seq: int) -> datetime | None:

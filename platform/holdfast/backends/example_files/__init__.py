@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast.backends.example_files.columns import LABEL, LABELS, TEXT, TIME, pick
-from holdfast.backends.example_files.rows import Row, rows_of
+from holdfast.backends.example_files.rows import FileUnusable, Row, rows_of
 from holdfast.backends.example_files.values import answer_of, instant, label_text, one_label, text_of
 from holdfast.domain.datasets import Example, HistoryRow
 from holdfast.domain.tasks import Kind
-from holdfast.errors import DataInvalid
 
 Say = Callable[[str], None]
 
@@ -101,5 +100,5 @@ def _usual(kind: Kind) -> tuple[str, ...]:
 
 def _some(found: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
     if not found:
-        raise DataInvalid(source=str(path), place="the file", problem="it holds no usable row", remedy="give a file with at least one row")
+        raise FileUnusable(source=str(path), place="the file", problem="it holds no usable row", remedy="give a file with at least one row")
     return found

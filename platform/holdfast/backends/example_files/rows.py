@@ -34,9 +34,9 @@ def rows_of(path: Path) -> Iterator[Row]:
         DataInvalid: when the file is missing, empty, binary, wrongly encoded, or a row does not parse.
     """
     if not path.is_file():
-        raise _invalid(path, "the file", "it is a folder" if path.is_dir() else "it does not exist", "check the path")
+        raise _unusable(path, "it is a folder" if path.is_dir() else "it does not exist", "check the path")
     if path.stat().st_size == 0:
-        raise _invalid(path, "the file", "it is empty", "give a file with at least one row")
+        raise _unusable(path, "it is empty", "give a file with at least one row")
     suffixes = [s.lower() for s in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
@@ -46,7 +46,7 @@ def rows_of(path: Path) -> Iterator[Row]:
         return _csv(path, packed)
     if kind in ([".jsonl"], [".ndjson"]):
         return _jsonl(path, packed)
-    raise _invalid(path, "the file", "its name does not say its format", f"give {_FORMATS}")
+    raise _unusable(path, "its name does not say its format", f"give {_FORMATS}")
 
 
 def _lines(path: Path, packed: bool) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _lines(path: Path, packed: bool) -> Iterator[str]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _invalid(path, f"line {number + 1}", f"it does not unpack ({error})", "pack the file again with gzip") from None
     except OSError as error:
-        raise _invalid(path, "the file", f"it cannot be read ({error.strerror or error})", "check its permissions") from None
+        raise _unusable(path, f"it cannot be read ({error.strerror or error})", "check its permissions") from None
 
 
 def _csv(path: Path, packed: bool) -> Iterator[Row]:
@@ -138,6 +138,17 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _chained(head: str, rest: Iterator[str]) -> Iterator[str]:
     yield head
     yield from rest
+
+
+class FileUnusable(DataInvalid):
+    """The file {source} cannot be used: {problem}.
+
+    Mend: {remedy}
+    """
+
+
+def _unusable(path: Path, problem: str, remedy: str) -> FileUnusable:
+    return FileUnusable(source=str(path), place="the file", problem=problem, remedy=remedy)
 
 
 def _invalid(path: Path, place: str, problem: str, remedy: str) -> DataInvalid:
