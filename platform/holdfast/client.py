@@ -25,6 +25,13 @@ TRIES = 4
 AGAIN = frozenset({429, 502, 503, 504})
 
 
+class NobodyThere(PartUnavailable):
+    """{part} does not answer: no connection.
+
+    Mend: run `holdfast up`.
+    """
+
+
 class Client:
     """One control plane and one data plane, with one key. Safe to use from several threads; close it, or use it in a ``with``."""
 
@@ -96,9 +103,9 @@ class Client:
         """One retraining."""
         return self._get(f"retrainings/{_part(retraining_id)}")
 
-    def request_retraining(self, task: str, *, reason: str, idempotency_key: str | None = None) -> Json:
-        """Ask for a retraining. Raises Conflict when one is under way."""
-        body = {"reason": reason} | ({"idempotency_key": idempotency_key} if idempotency_key else {})
+    def request_retraining(self, task: str, *, reason: str, idempotency_key: str | None = None, anyway: bool = False) -> Json:
+        """Ask for a retraining. Raises Conflict when one is under way, RetrainingHeld on broken inputs unless ``anyway``."""
+        body: Json = {"reason": reason, "anyway": anyway} | ({"idempotency_key": idempotency_key} if idempotency_key else {})
         return self._send("POST", f"tasks/{_part(task)}/retrainings", body)
 
     def verdict(self, verdict_id: str) -> Json:
@@ -239,10 +246,8 @@ class Client:
             try:
                 response = self._http.request(method, url, json=json, params={k: str(v) for k, v in (params or {}).items()})
             except httpx2.ConnectError as error:
-                away = PartUnavailable(part=f"{part} at {url.split('/', 3)[2]}", reason="no connection; start it with `holdfast up`")
-                away.mend = "run `holdfast up`."
                 if not left:
-                    raise away from error
+                    raise NobodyThere(part=f"{part} at {url.split('/', 3)[2]}") from error
             except httpx2.TransportError as error:
                 if not left:
                     raise PartUnavailable(part=part, reason=f"{type(error).__name__} at {url.split('?', maxsplit=1)[0]}") from error

@@ -24,6 +24,7 @@ begins with ``Mend:`` says what to do next. Both are formatted with the fields.
     |   |-- HomeInUse
     |   `-- PortInUse
     |-- GateRefused              a gate said no, or has not said yes
+    |   `-- RetrainingHeld
     |-- Unhealthy                a part that is needed does not work now
     |   |-- PartUnavailable
     |   |-- StorageRefused
@@ -253,6 +254,16 @@ class GateRefused(HoldfastError):
     """
 
     code = "gate_refused"
+
+
+class RetrainingHeld(GateRefused):
+    """No training of task {task} is started while its inputs come broken: {reason}.
+
+    Mend: repair what sends the inputs, or answer the alert (resolve it, or call it a false alarm). `holdfast retrain {task} --anyway`
+    (over REST `"anyway": true`) trains on them all the same, and the ledger says so.
+    """
+
+    code = "retraining_held"
 
 
 class Unhealthy(HoldfastError):

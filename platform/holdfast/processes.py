@@ -18,5 +18,3 @@ class ProcessSpec:
     """Answers 2xx, 3xx, 401 or 403 when the process is ready; None: ready once it has lived for a second."""
     needs: tuple[str, ...] = ()
     """Names of the processes that must be ready before this one is started."""
-    follows: bool = False
-    """Whether it is started anew after one of ``needs`` was: a client whose connection dies with its server."""

@@ -156,6 +156,11 @@ class Settings(BaseSettings):
         """Ray's session folder. Unix sockets live below it, so it must be short; hence not in the home."""
         return Path("/tmp") / f"hf-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:10]}"
 
+    @property
+    def label_spool(self) -> Path:
+        """Where labels wait for their captures; `unmatched.txt` and `refused.txt` there keep those that waited in vain or fitted none."""
+        return self.folder / "spool" / "labels"
+
     def ports_used(self) -> dict[str, int]:
         """Name to number of every port that a home with these settings listens on."""
         named: dict[str, int] = self.ports.model_dump(exclude={"gateway_own"})

@@ -135,6 +135,14 @@ def test_a_label_of_an_unknown_capture_refuses_all_of_its_call(database: Databas
     assert log.label_count(TASK) == 0
 
 
+def test_shadow_copies_are_in_the_log_and_are_not_counted(database: Database) -> None:
+    log = database.log()
+    copy = a_capture(2, capture_id=CaptureId("c-000001~shadow"), route="shadow")
+    log.append([a_capture(1), copy, a_capture(3, route="canary"), a_capture(4, route="shadow", task=OTHER)])
+    assert log.count(TASK) == 2
+    assert [c.capture_id for c in log.newest(TASK, 3)][1] == copy.capture_id
+
+
 @pytest.mark.parametrize("text", ["nul \x00 inside", "half a pair \ud83d"])
 def test_a_text_no_database_can_hold_refuses_all_of_its_call(database: Database, text: str) -> None:
     log = database.log()

@@ -21,12 +21,13 @@ from holdfast.api.keys import ensure_admin_key
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
 from holdfast.client import Client
-from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, TrainingFailed
+from holdfast.domain.diagnosis import Diagnosis
+from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, RetrainingHeld, TrainingFailed
 from holdfast.flows import retrain
 from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
 from holdfast.testing.builders import a_house
-from holdfast.testing.record_builders import a_capture
+from holdfast.testing.record_builders import a_capture, an_alert
 
 CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
 
@@ -196,6 +197,14 @@ def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> 
     assert hand("monitor", "check", "tickets") == 0
     assert "not enough data" in hand.out
     assert hand("alerts", "tickets") == 0
+    with house.unit_of_work() as work:
+        broken = Diagnosis(cause="upstream break", action="wait", sentence="half of the inputs are empty")
+        work.alerts.put(an_alert(diagnosis=broken))
+        work.commit()
+    assert hand("retrain", "tickets") == cli.REFUSED
+    assert "half of the inputs are empty" in hand.err
+    assert hand("retrain", "tickets", "--anyway", "--json") == 0
+    assert json.loads(hand.out)["retraining"]["forced_over"]
     assert hand("rollback", "tickets") in (cli.FAILED, cli.REFUSED)
     assert hand("task", "list") == 0
     assert "tickets" in hand.out
@@ -209,7 +218,7 @@ def test_spans_and_sets_are_brought_by_hand_and_labelled_over_rest(hand: Hand, h
     assert hand("data", "add", "places", write(tmp_path / "s.jsonl", "\n".join(lines))) == 0
     assert "31 rows, 1 labels" in hand.out
     assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", lines[0].replace(": 7", ": 70"))) == cli.FAILED
-    assert "row 1, column slots" in hand.err
+    assert "line 1, column slots" in hand.err
     sets = write(tmp_path / "m.yaml", "task: owners\nkind: multi-label\nlabels: [a, b]\nfloor: 0.5\n")
     assert hand("task", "create", sets) == 0
     rows = "".join(f"text {n},{'a|b' if n % 2 else 'a'}\n" for n in range(20))
@@ -233,11 +242,14 @@ def test_promoting_what_was_not_judged_is_refused_with_its_own_code(hand: Hand, 
     assert "no version was judged yet" in hand.err
 
 
-def test_wrong_data_is_refused_with_row_and_column_and_changes_nothing(hand: Hand, house: House, tmp_path: Path) -> None:
+def test_wrong_data_is_refused_with_the_line_of_the_file_and_changes_nothing(hand: Hand, house: House, tmp_path: Path) -> None:
     hand("task", "create", write(tmp_path / "c.yaml", CONTRACT))
     assert hand("data", "add", "tickets", write(tmp_path / "bad.csv", "text,label\npay,billing\nx,unheard\n")) == cli.FAILED
-    assert "unheard" in hand.err
+    assert "the label 'unheard' is not one of the contract (billing, delivery) (at line 3)" in hand.err
     assert hand("data", "audit", "tickets", str(tmp_path / "bad.csv")) == cli.FAILED
+    assert "error: line 3: the label 'unheard'" in hand.err
+    assert hand("data", "add", "tickets", str(tmp_path / "none.csv")) == cli.FAILED
+    assert hand.err.startswith(f"error: The file {tmp_path / 'none.csv'} cannot be used: it does not exist.\n")
     with house.unit_of_work() as work:
         assert work.snapshots.of_task("tickets") == ()  # type: ignore[arg-type]
 
@@ -250,7 +262,8 @@ def test_a_contract_with_mistakes_names_every_place(hand: Hand, house: House, tm
 
 def test_a_part_that_is_away_is_unhealthy_and_names_up(hand: Hand, house: House) -> None:
     assert hand("predict", "tickets", "where is it") == cli.UNHEALTHY
-    assert "holdfast up" in hand.err
+    assert hand.err.startswith("error: The gateway at 127.0.0.1:")
+    assert hand.err.count("holdfast up") == 1
 
 
 def test_wrong_usage_has_its_own_code(hand: Hand) -> None:
@@ -258,6 +271,15 @@ def test_wrong_usage_has_its_own_code(hand: Hand) -> None:
     for arguments in (("predict",), ("nonsense",), ("label", "tickets"), ("up", "--sideways")):
         assert hand(*arguments) == cli.USAGE
         assert len(hand.err.splitlines()) == 2
+
+
+def test_a_trial_without_a_way_is_told_what_a_trial_wants(hand: Hand) -> None:
+    hand("init")
+    assert hand("trial", "tickets", "2") == cli.USAGE
+    assert hand.err.startswith("error: A trial wants to know what the version gets: --shadow")
+    assert "`holdfast trial tickets 2 --shadow`" in hand.err
+    assert hand("trial", "tickets", "--end", "--shadow") == cli.USAGE
+    assert hand.err.startswith("error: A trial is ended with --end alone")
 
 
 def test_a_setting_that_cannot_be_read_is_named(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +305,7 @@ def test_every_error_has_its_documented_code() -> None:
         GateRefused(digest="d", task="t", reason="r", remedy="m"): cli.REFUSED,
         PartUnavailable(part="p", reason="r"): cli.UNHEALTHY,
         TrainingFailed(key="k", reason="r", log="l"): cli.FAILED,
+        RetrainingHeld(task="t", reason="r"): cli.REFUSED,
         RequestInvalid(place="p", problem="p", remedy="r"): cli.USAGE,
         LedgerBroken(seq=1, reason="r"): cli.FAILED,
         NotFound(kind="task", name="t"): cli.FAILED,

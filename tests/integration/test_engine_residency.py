@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,18 +15,15 @@ import torch
 from holdfast.backends.lora.banks import Bank
 from holdfast.backends.lora.engine import LoraEngine, ServingOptions
 from holdfast.backends.lora.favourite import MIN_ROWS
-from holdfast.backends.lora.files import FINGERPRINT_NAME, LORA_NAME, finish_adapter, write_json
-from holdfast.backends.lora.head import Head
+from holdfast.backends.lora.files import LORA_NAME
 from holdfast.backends.lora.layouts import Layout
-from holdfast.backends.lora.lora_format import LoraWeights, start_lora
-from holdfast.backends.lora.scoring import Weights, write_weights
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
-from holdfast.domain.retraining import TrainingPlan
-from holdfast.domain.tasks import LoraSpec
+from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused, NotFound
 from holdfast.ports import Answer, Question
-from holdfast.testing.tiny_model import WORDS, make_tiny_model
+from holdfast.testing.tiny_model import WORDS
 
+Sealed = Callable[..., AdapterDigest]
+"""See the fixture ``sealed``."""
 COUNT = 8
 TEXTS = tuple(" ".join(random.Random(seed).choices(WORDS, k=1 + 5 * (seed % 4))) for seed in range(6))
 
@@ -34,8 +31,9 @@ TEXTS = tuple(" ".join(random.Random(seed).choices(WORDS, k=1 + 5 * (seed % 4)))
 class Fleet:
     """Adapters of two ranks on a tiny base, and what each answers alone."""
 
-    def __init__(self, folder: Path, engine: LoraEngine) -> None:
-        self.folders = dict(_make(folder / str(seed), engine, seed) for seed in range(COUNT))
+    def __init__(self, folder: Path, engine: LoraEngine, sealed: Sealed) -> None:
+        places = [folder / str(seed) for seed in range(COUNT)]
+        self.folders = {sealed(one, engine, seed=n, rank=4 if n % 2 else 16, layers=2): one for n, one in enumerate(places)}
         self.digests = list(self.folders)
         self.bytes = {digest: engine.read(path).byte_count for digest, path in self.folders.items()}
         self.alone: dict[tuple[AdapterDigest, str], Answer] = {}
@@ -52,30 +50,9 @@ class Fleet:
             np.testing.assert_allclose(np.asarray(answer.embedding), np.asarray(alone.embedding), atol=2e-3)
 
 
-def _make(folder: Path, engine: LoraEngine, seed: int) -> tuple[AdapterDigest, Path]:
-    base, spec, chance = engine.base("tiny"), LoraSpec(rank=4 if seed % 2 else 16, last_layers=2), torch.Generator().manual_seed(seed)
-    plan = TrainingPlan(
-        key="k", task=TaskName("t"), base="tiny", base_digest=base.digest, labels=("a", "b", "c"), max_tokens=32,
-        rungs=("lora",), lora=spec,
-        seed=seed, snapshot_digest=SnapshotDigest("s"), champion_digest=None,
-    )  # fmt: skip
-    lora, config = start_lora(base, spec, seed)
-    moved = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=chance) for name, tensor in lora.tensors.items()}
-    head = Head(torch.randn(3, base.hidden, generator=chance), torch.randn(3, generator=chance))
-    folder.mkdir(parents=True)
-    digest = finish_adapter(folder, write_weights(folder, Weights("lora", head, LoraWeights(moved, lora.scale), config), plan))
-    write_json(folder / FINGERPRINT_NAME, engine.fingerprint(engine.read(folder)))
-    return digest, folder
-
-
 @pytest.fixture(scope="module")
-def pin(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def fleet(pin: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet(tmp_path_factory.mktemp("fleet"), LoraEngine({"tiny": pin}, 1))
+def fleet(pin: tuple[str, str], tmp_path_factory: pytest.TempPathFactory, sealed: Sealed) -> Fleet:
+    return Fleet(tmp_path_factory.mktemp("fleet"), LoraEngine({"tiny": pin}, 1), sealed)
 
 
 @pytest.fixture(params=["disk", "host"])
@@ -131,11 +108,12 @@ def test_a_claimed_adapter_stays_until_it_is_released_even_unloaded(small: LoraE
     held = fleet.digests[1]
     with small._residency.claim([held]) as steps:
         adapter = next(steps)[held]
-        before = adapter.row.clone()
+        used = adapter.layout.used  # what follows in the row is whatever lay in that memory, perhaps no number
+        before = adapter.row[:used].clone()
         small.unload(held)
         for digest in fleet.digests[2:]:
             fleet.check(small, [(digest, TEXTS[1])])
-        assert torch.equal(adapter.row, before)
+        assert torch.equal(adapter.row[:used], before)
     with pytest.raises(NotFound):
         small.answer([Question(digest=held, text="x")])
 
@@ -154,9 +132,12 @@ def test_a_pinned_adapter_never_leaves_and_pins_leave_room(small: LoraEngine, fl
         small.pin(AdapterDigest("sha256:none"))
 
 
-def test_an_adapter_whose_files_changed_on_disk_is_not_answered_with(pin: tuple[str, str], fleet: Fleet, tmp_path: Path) -> None:
+def test_an_adapter_whose_files_changed_on_disk_is_not_answered_with(
+    pin: tuple[str, str], fleet: Fleet, tmp_path: Path, sealed: Sealed
+) -> None:
     engine = LoraEngine({"tiny": pin}, 1, serving=ServingOptions(bank_bytes=2 * max(fleet.bytes.values()), host_bytes=0))
-    digest, folder = _make(tmp_path / "one", engine, 99)
+    folder = tmp_path / "one"
+    digest = sealed(folder, engine, seed=99, layers=2)
     engine.load(digest, folder)
     for other in fleet.digests:
         engine.load(other, fleet.folders[other])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,14 @@ import torch
 
 from holdfast.backends.lora.engine import LoraEngine, ServingOptions
 from holdfast.backends.lora.favourite import MIN_ROWS
-from holdfast.backends.lora.files import FINGERPRINT_NAME, finish_adapter, write_json
-from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.linears import PackedLinears
-from holdfast.backends.lora.lora_format import LoraWeights, start_lora
-from holdfast.backends.lora.scoring import Weights, write_weights
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, bare
-from holdfast.domain.retraining import TrainingPlan
-from holdfast.domain.tasks import LoraSpec
+from holdfast.domain.ids import AdapterDigest, bare
 from holdfast.errors import AdapterRefused, NotFound
 from holdfast.ports import Answer, Question
 from holdfast.testing.tiny_model import WORDS, make_tiny_model
 
+Sealed = Callable[..., AdapterDigest]
+"""See the fixture ``sealed``."""
 COUNT = 4
 TEXTS = tuple(" ".join(random.Random(seed).choices(WORDS, k=1 + 5 * (seed % 4))) for seed in range(4))
 
@@ -32,10 +28,10 @@ TEXTS = tuple(" ".join(random.Random(seed).choices(WORDS, k=1 + 5 * (seed % 4)))
 class Site:
     """A base of its own (bases are shared in a process) and versions of one form, so that all sit in one bank."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sealed: Sealed) -> None:
         self.pin = make_tiny_model(folder / "base")
         maker = LoraEngine({"tiny": self.pin}, 1)
-        self.folders = dict(judged(folder / str(seed), maker, seed) for seed in range(COUNT))
+        self.folders = {sealed(folder / str(n), maker, seed=n, layers=2): folder / str(n) for n in range(COUNT)}
         self.digests = list(self.folders)
         self.row_bytes = maker.read(self.folders[self.digests[0]]).byte_count
         self.engines: list[LoraEngine] = []
@@ -48,24 +44,9 @@ class Site:
         return made
 
 
-def judged(folder: Path, engine: LoraEngine, seed: int) -> tuple[AdapterDigest, Path]:
-    base, spec, chance = engine.base("tiny"), LoraSpec(rank=4, last_layers=2), torch.Generator().manual_seed(seed)
-    plan = TrainingPlan(
-        key="k", task=TaskName("t"), base="tiny", base_digest=base.digest, labels=("a", "b", "c"), max_tokens=32,
-        rungs=("lora",), lora=spec, seed=seed, snapshot_digest=SnapshotDigest("s"), champion_digest=None,
-    )  # fmt: skip
-    lora, config = start_lora(base, spec, seed)
-    moved = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=chance) for name, tensor in lora.tensors.items()}
-    head = Head(torch.randn(3, base.hidden, generator=chance), torch.randn(3, generator=chance))
-    folder.mkdir(parents=True)
-    digest = finish_adapter(folder, write_weights(folder, Weights("lora", head, LoraWeights(moved, lora.scale), config), plan))
-    write_json(folder / FINGERPRINT_NAME, engine.fingerprint(engine.read(folder)))
-    return digest, folder
-
-
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
+def site(tmp_path: Path, sealed: Sealed) -> Iterator[Site]:
+    made = Site(tmp_path, sealed)
     yield made
     for engine in made.engines:
         engine.close()

@@ -19,13 +19,9 @@ from holdfast.backends.lora.engine import LoraEngine
 from holdfast.backends.lora.files import FINGERPRINT_NAME, HEAD_NAME, LORA_CONFIG_NAME, LORA_NAME, file_digest, finish_adapter, write_json
 from holdfast.backends.lora.head import Head
 from holdfast.backends.lora.layouts import LoadedAdapter, Place
-from holdfast.backends.lora.lora_format import LoraWeights, start_lora
-from holdfast.backends.lora.scoring import Weights, write_weights
 from holdfast.domain.adapters import Manifest
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
+from holdfast.domain.ids import AdapterDigest
 from holdfast.domain.records import from_plain
-from holdfast.domain.retraining import TrainingPlan
-from holdfast.domain.tasks import LoraSpec
 from holdfast.errors import AdapterRefused
 from holdfast.serving.replica import PROVE_S, ReplicaWorker
 from holdfast.testing.clock import NOON
@@ -77,27 +73,10 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path, sealed: Callable[..., AdapterDigest]) -> Site:
     pin = make_tiny_model(tmp_path / "base")
     engine = LoraEngine({"tiny": pin}, 1)
-    return Site(tmp_path, pin, engine, judged(tmp_path / "adapter", engine))
-
-
-def judged(folder: Path, engine: LoraEngine) -> AdapterDigest:
-    """A version with LoRA of rank 4 on both layers, sealed."""
-    base, chance = engine.base("tiny"), torch.Generator().manual_seed(7)
-    spec = LoraSpec(rank=4, alpha=8.0, last_layers=2)
-    plan = TrainingPlan(
-        key="k", task=TaskName("t"), base="tiny", base_digest=f"sha256:{base.digest}", labels=("a", "b", "c"), max_tokens=32,
-        rungs=("lora",), lora=spec, seed=7, snapshot_digest=SnapshotDigest("s"), champion_digest=None,
-    )  # fmt: skip
-    lora, config = start_lora(base, spec, 7)
-    moved = {name: tensor + 0.2 * torch.randn(tensor.shape, generator=chance) for name, tensor in lora.tensors.items()}
-    head = Head(torch.randn(3, base.hidden, generator=chance), torch.randn(3, generator=chance))
-    folder.mkdir()
-    digest = finish_adapter(folder, write_weights(folder, Weights("lora", head, LoraWeights(moved, lora.scale), config), plan))
-    write_json(folder / FINGERPRINT_NAME, engine.fingerprint(engine.read(folder)))
-    return digest
+    return Site(tmp_path, pin, engine, sealed(tmp_path / "adapter", engine, seed=1, layers=2))
 
 
 def lora_file(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
@@ -359,6 +338,14 @@ def replaced_under_its_name(site: Site) -> None:
     site.engine._residency.register(replace(site.engine.read(bad), digest=site.digest), bad)
 
 
+def harmed(site: Site, harm: Callable[[Site], None]) -> tuple[Replica, tuple[str, float] | str]:
+    """A replica under which a version was harmed, and what it answered before."""
+    replica = Replica(site)
+    before = replica.ask()
+    harm(site)
+    return replica, before
+
+
 MEMORY_FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
     "zeroed head": (head_zeroed, "its head is another one and says the same to every text"),
     "no-op adapter": (lora_zeroed, "no-op"),
@@ -372,9 +359,7 @@ MEMORY_FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
 @pytest.mark.parametrize("fault", MEMORY_FAULTS)
 def test_a_fault_in_memory_is_caught_before_the_next_answer_which_the_true_version_gives(site: Site, fault: str) -> None:
     harm, said = MEMORY_FAULTS[fault]
-    replica = Replica(site)
-    before = replica.ask()
-    harm(site)
+    replica, before = harmed(site, harm)
     assert replica.ask() == before
     replica.worker.refresh()
     assert said in replica.lapse()
@@ -386,9 +371,7 @@ def test_without_the_look_at_what_was_written_the_faulty_weights_would_answer(
     site: Site, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site.engine, "touched", lambda digests: frozenset[AdapterDigest]())
-    replica = Replica(site)
-    before = replica.ask()
-    MEMORY_FAULTS[fault][0](site)
+    replica, before = harmed(site, MEMORY_FAULTS[fault][0])
     assert replica.ask() != before
 
 
@@ -418,9 +401,7 @@ SILENT_FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
 @pytest.mark.parametrize("fault", SILENT_FAULTS)
 def test_a_fault_that_no_write_shows_is_caught_by_the_heartbeat(site: Site, fault: str) -> None:
     harm, said = SILENT_FAULTS[fault]
-    replica = Replica(site)
-    before = replica.ask()
-    harm(site)
+    replica, before = harmed(site, harm)
     replica.now += PROVE_S
     replica.worker.refresh()
     assert said in replica.lapse()

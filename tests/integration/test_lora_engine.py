@@ -15,52 +15,22 @@ from safetensors.torch import load_file, save_file
 
 from holdfast.backends.lora.base_model import BaseModel
 from holdfast.backends.lora.engine import LoraEngine
-from holdfast.backends.lora.files import FINGERPRINT_NAME, HEAD_NAME, LORA_CONFIG_NAME, LORA_NAME, finish_adapter, write_json
-from holdfast.backends.lora.head import Head
-from holdfast.backends.lora.lora_format import LoraWeights, start_lora
-from holdfast.backends.lora.scoring import Weights, write_weights
+from holdfast.backends.lora.files import HEAD_NAME, LORA_CONFIG_NAME, LORA_NAME, finish_adapter
 from holdfast.domain.captures import Prediction
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, bare
-from holdfast.domain.retraining import TrainingPlan
-from holdfast.domain.tasks import LoraSpec
+from holdfast.domain.ids import AdapterDigest, bare
 from holdfast.errors import AdapterRefused, BaseModelRefused, NotFound
 from holdfast.ports import Question
 from holdfast.testing.tiny_model import make_tiny_model
 
+Sealed = Callable[..., AdapterDigest]
+"""See the fixture ``sealed``."""
 LABELS = ("a", "b", "c")
 TEXTS = ("", "where is my order", "please reset the password of my account", "x" * 30_000, "lone \ud800 surrogate", "late parcel lost 12 %")
-
-
-@pytest.fixture(scope="module")
-def pin(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
 def engine(pin: tuple[str, str]) -> LoraEngine:
     return LoraEngine({"tiny": pin}, 1)
-
-
-def make_adapter(folder: Path, engine: LoraEngine, *, seed: int, rank: int = 4, layers: int = 1) -> AdapterDigest:
-    """A finished adapter with random weights; rank 0 is a head alone."""
-    base = engine.base("tiny")
-    chance = torch.Generator().manual_seed(seed)
-    spec = LoraSpec(rank=max(rank, 1), alpha=8.0, last_layers=layers)
-    plan = TrainingPlan(
-        key="k", task=TaskName("t"), base="tiny", base_digest=base.digest, labels=LABELS, max_tokens=32, rungs=("lora",), lora=spec,
-        seed=seed, snapshot_digest=SnapshotDigest("s"), champion_digest=None,
-    )  # fmt: skip
-    head = Head(torch.randn(3, base.hidden, generator=chance), torch.randn(3, generator=chance))
-    weights = Weights("head", head)
-    if rank:
-        lora, config = start_lora(base, spec, seed)
-        moved = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=chance) for name, tensor in lora.tensors.items()}
-        weights = Weights("lora", head, LoraWeights(moved, lora.scale), config)
-    folder.mkdir(parents=True)
-    manifest = write_weights(folder, weights, plan)
-    digest = finish_adapter(folder, manifest)
-    write_json(folder / FINGERPRINT_NAME, engine.fingerprint(engine.read(folder)))
-    return digest
 
 
 def peft_logits(pin: tuple[str, str], folder: Path, texts: tuple[str, ...]) -> Any:
@@ -83,11 +53,13 @@ def peft_logits(pin: tuple[str, str], folder: Path, texts: tuple[str, ...]) -> A
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-def test_a_mixed_batch_is_answered_as_stock_peft_answers_each_adapter(pin: tuple[str, str], engine: LoraEngine, tmp_path: Path) -> None:
+def test_a_mixed_batch_is_answered_as_stock_peft_answers_each_adapter(
+    pin: tuple[str, str], engine: LoraEngine, tmp_path: Path, sealed: Sealed
+) -> None:
     shapes = {"one": (1, 4, 1), "two": (2, 8, 2), "bare": (3, 0, 0)}
     adapters = {}
     for name, (seed, rank, layers) in shapes.items():
-        digest = make_adapter(tmp_path / name, engine, seed=seed, rank=rank, layers=layers)
+        digest = sealed(tmp_path / name, engine, seed=seed, rank=rank, layers=layers)
         engine.load(digest, tmp_path / name)
         adapters[name] = digest
     texts = tuple(text for text in TEXTS if "\ud800" not in text)
@@ -100,8 +72,8 @@ def test_a_mixed_batch_is_answered_as_stock_peft_answers_each_adapter(pin: tuple
         np.testing.assert_allclose(ours, peft_logits(pin, tmp_path / name, texts), atol=1e-5)
 
 
-def test_answers_come_in_the_order_asked_and_any_text_is_answered(engine: LoraEngine, tmp_path: Path) -> None:
-    digests = [make_adapter(tmp_path / str(seed), engine, seed=seed, rank=4 * (seed % 2)) for seed in range(4)]
+def test_answers_come_in_the_order_asked_and_any_text_is_answered(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digests = [sealed(tmp_path / str(seed), engine, seed=seed, rank=4 * (seed % 2)) for seed in range(4)]
     for seed, digest in enumerate(digests):
         engine.load(digest, tmp_path / str(seed))
     asked = [Question(digest=digest, text=text) for text in TEXTS for digest in digests]
@@ -114,8 +86,8 @@ def test_answers_come_in_the_order_asked_and_any_text_is_answered(engine: LoraEn
     assert engine.answer([]) == ()
 
 
-def test_a_cache_of_embeddings_changes_no_answer(pin: tuple[str, str], engine: LoraEngine, tmp_path: Path) -> None:
-    digest = make_adapter(tmp_path / "bare", engine, seed=1, rank=0)
+def test_a_cache_of_embeddings_changes_no_answer(pin: tuple[str, str], engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "bare", engine, seed=1, rank=0)
     for _ in range(2):  # the second finds the vectors on disk
         cached = LoraEngine({"tiny": pin}, 1, cache_folder=tmp_path / "cache")
         for one in (engine, cached):
@@ -131,8 +103,8 @@ def test_an_adapter_that_is_not_loaded_is_not_found(engine: LoraEngine) -> None:
         engine.answer([Question(digest=AdapterDigest("sha256:none"), text="x")])
 
 
-def test_an_answer_says_how_many_tokens_its_text_has_and_how_many_were_read(engine: LoraEngine, tmp_path: Path) -> None:
-    digest = make_adapter(tmp_path / "a", engine, seed=1)
+def test_an_answer_says_how_many_tokens_its_text_has_and_how_many_were_read(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "a", engine, seed=1)
     engine.load(digest, tmp_path / "a")
     limit = engine.read(tmp_path / "a").manifest.max_tokens
     short, long = engine.answer([Question(digest=digest, text="order refund"), Question(digest=digest, text="order " * 500)])
@@ -142,8 +114,10 @@ def test_an_answer_says_how_many_tokens_its_text_has_and_how_many_were_read(engi
     assert (cut.prediction.label, list(cut.embedding)) == (long.prediction.label, list(long.embedding))
 
 
-def test_a_base_is_asked_by_its_name_beside_adapters_and_an_unknown_one_is_not_found(engine: LoraEngine, tmp_path: Path) -> None:
-    digest = make_adapter(tmp_path / "a", engine, seed=1)
+def test_a_base_is_asked_by_its_name_beside_adapters_and_an_unknown_one_is_not_found(
+    engine: LoraEngine, tmp_path: Path, sealed: Sealed
+) -> None:
+    digest = sealed(tmp_path / "a", engine, seed=1)
     engine.load(digest, tmp_path / "a")
     name = engine.read(tmp_path / "a").base.name
     answers = engine.answer([Question(digest=d, text="where is my order") for d in (digest, bare(name), digest)])
@@ -202,9 +176,9 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.mark.parametrize(("harm", "said"), BROKEN)
 def test_a_broken_adapter_is_refused_even_with_a_fitting_manifest_and_nothing_changes(
-    engine: LoraEngine, tmp_path: Path, harm: Callable[[Path], None], said: str
+    engine: LoraEngine, tmp_path: Path, harm: Callable[[Path], None], said: str, sealed: Sealed
 ) -> None:
-    good = make_adapter(tmp_path / "good", engine, seed=1)
+    good = sealed(tmp_path / "good", engine, seed=1)
     engine.load(good, tmp_path / "good")
     shutil.copytree(tmp_path / "good", tmp_path / "bad")
     harm(tmp_path / "bad")
@@ -228,8 +202,8 @@ def reseal(folder: Path) -> AdapterDigest:
     return finish_adapter(folder, replace(manifest, files={name: file_digest(folder / name) for name in manifest.files}))
 
 
-def test_an_adapter_without_manifest_or_under_another_digest_is_refused(engine: LoraEngine, tmp_path: Path) -> None:
-    digest = make_adapter(tmp_path / "one", engine, seed=1)
+def test_an_adapter_without_manifest_or_under_another_digest_is_refused(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "one", engine, seed=1)
     with pytest.raises(AdapterRefused, match="not sha256:other"):
         engine.load(AdapterDigest("sha256:other"), tmp_path / "one")
     (tmp_path / "one" / "manifest.json").unlink()
@@ -237,8 +211,8 @@ def test_an_adapter_without_manifest_or_under_another_digest_is_refused(engine: 
         engine.load(digest, tmp_path / "one")
 
 
-def test_an_adapter_of_another_base_is_refused(engine: LoraEngine, tmp_path: Path) -> None:
-    digest = make_adapter(tmp_path / "one", engine, seed=1)
+def test_an_adapter_of_another_base_is_refused(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "one", engine, seed=1)
     other = make_tiny_model(tmp_path / "other", seed=9)
     with pytest.raises(AdapterRefused, match="was trained on"):
         LoraEngine({"tiny": other}, 1).load(digest, tmp_path / "one")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from holdfast.backends.lora.decoding import best_tags
 from holdfast.backends.lora.engine import LoraEngine
-from holdfast.backends.lora.files import FINGERPRINT_NAME, finish_adapter, write_json
-from holdfast.backends.lora.head import Head
-from holdfast.backends.lora.lora_format import LoraWeights, start_lora
-from holdfast.backends.lora.scoring import Weights, write_weights
+from holdfast.backends.lora.files import FINGERPRINT_NAME, write_json
 from holdfast.domain.answers import kind_of, labels_in, spans_in
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
-from holdfast.domain.retraining import TrainingPlan
-from holdfast.domain.tasks import Kind, LoraSpec
+from holdfast.domain.ids import AdapterDigest
+from holdfast.domain.tasks import Kind
 from holdfast.errors import AdapterRefused
 from holdfast.ports import Question
-from holdfast.testing.tiny_model import make_tiny_model
 
+Sealed = Callable[..., AdapterDigest]
+"""See the fixture ``sealed``."""
 LABELS = ("a", "b", "c")
 TEXTS = (
     "",
@@ -36,40 +33,14 @@ TEXTS = (
 KINDS: tuple[Kind, ...] = ("classification", "multi-label", "extraction")
 
 
-@pytest.fixture(scope="module")
-def pin(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def engine(pin: tuple[str, str]) -> LoraEngine:
     return LoraEngine({"tiny": pin}, 1)
 
 
-def make_adapter(folder: Path, engine: LoraEngine, kind: Kind, *, lora: bool, seed: int = 3) -> AdapterDigest:
-    """A finished adapter with random weights."""
-    base, spec = engine.base("tiny"), LoraSpec(rank=4, alpha=8.0, last_layers=1)
-    chance = torch.Generator().manual_seed(seed)
-    plan = TrainingPlan(
-        key="k", task=TaskName("t"), base="tiny", base_digest=base.digest, labels=LABELS, max_tokens=32, rungs=("lora",), lora=spec,
-        seed=seed, snapshot_digest=SnapshotDigest("s"), champion_digest=None, kind=kind,
-    )  # fmt: skip
-    outputs = 7 if kind == "extraction" else 3
-    head = Head(torch.randn(outputs, base.hidden, generator=chance), torch.randn(outputs, generator=chance))
-    weights = Weights("head", head)
-    if lora:
-        fresh, config = start_lora(base, spec, seed)
-        moved = {name: tensor + 0.3 * torch.randn(tensor.shape, generator=chance) for name, tensor in fresh.tensors.items()}
-        weights = Weights("lora", head, LoraWeights(moved, fresh.scale), config)
-    folder.mkdir(parents=True)
-    digest = finish_adapter(folder, write_weights(folder, weights, plan))
-    write_json(folder / FINGERPRINT_NAME, engine.fingerprint(engine.read(folder)))
-    return digest
-
-
 @pytest.mark.parametrize("lora", [False, True])
-def test_one_batch_of_every_kind_is_answered_as_each_text_alone(engine: LoraEngine, tmp_path: Path, lora: bool) -> None:
-    digests = {kind: make_adapter(tmp_path / kind, engine, kind, lora=lora) for kind in KINDS}
+def test_one_batch_of_every_kind_is_answered_as_each_text_alone(engine: LoraEngine, tmp_path: Path, lora: bool, sealed: Sealed) -> None:
+    digests = {kind: sealed(tmp_path / kind, engine, kind=kind, rank=4 if lora else 0) for kind in KINDS}
     for kind, digest in digests.items():
         engine.load(digest, tmp_path / kind)
     asked = [(kind, Question(digest=digest, text=text)) for text in TEXTS for kind, digest in digests.items()]
@@ -83,8 +54,8 @@ def test_one_batch_of_every_kind_is_answered_as_each_text_alone(engine: LoraEngi
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_spans_cut_their_text_exactly_and_do_not_overlap(engine: LoraEngine, tmp_path: Path, text: str) -> None:
-    digest = make_adapter(tmp_path / "spans", engine, "extraction", lora=False)
+def test_spans_cut_their_text_exactly_and_do_not_overlap(engine: LoraEngine, tmp_path: Path, text: str, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "spans", engine, kind="extraction", rank=0)
     engine.load(digest, tmp_path / "spans")
     spans = spans_in(engine.answer([Question(digest=digest, text=text)])[0].prediction.label)
     assert all(span.text == text[span.start : span.end] and span.start < span.end for span in spans)
@@ -102,17 +73,19 @@ def test_the_best_tags_are_those_that_trying_every_legal_path_finds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["multi-label", "extraction"])
-def test_a_version_of_any_kind_must_answer_as_it_did_when_it_was_sealed(engine: LoraEngine, tmp_path: Path, kind: Kind) -> None:
-    digest = make_adapter(tmp_path / "one", engine, kind, lora=True)
-    sealed = engine.fingerprint(engine.read(tmp_path / "one"))
-    other = replace(sealed, scores=tuple(tuple(s + 0.1 for s in row) for row in sealed.scores))
+def test_a_version_of_any_kind_must_answer_as_it_did_when_it_was_sealed(
+    engine: LoraEngine, tmp_path: Path, kind: Kind, sealed: Sealed
+) -> None:
+    digest = sealed(tmp_path / "one", engine, kind=kind)
+    told = engine.fingerprint(engine.read(tmp_path / "one"))
+    other = replace(told, scores=tuple(tuple(s + 0.1 for s in row) for row in told.scores))
     write_json(tmp_path / "one" / FINGERPRINT_NAME, other)
     with pytest.raises(AdapterRefused, match="does not answer as it did"):
         engine.load(digest, tmp_path / "one")
 
 
-def test_a_head_of_single_labels_is_refused_as_a_head_of_spans(engine: LoraEngine, tmp_path: Path) -> None:
-    make_adapter(tmp_path / "one", engine, "classification", lora=False)
+def test_a_head_of_single_labels_is_refused_as_a_head_of_spans(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    sealed(tmp_path / "one", engine, rank=0)
     manifest = (tmp_path / "one" / "manifest.json").read_text().replace('"kind": "classification"', '"kind": "extraction"')
     (tmp_path / "one" / "manifest.json").write_text(manifest)
     with pytest.raises(AdapterRefused, match="its head is"):

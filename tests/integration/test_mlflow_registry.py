@@ -107,6 +107,12 @@ def test_the_server_is_started_with_the_names_that_the_installed_mlflow_reads(tm
     assert "*" not in env["MLFLOW_SERVER_ALLOWED_HOSTS"]
 
 
+def test_long_labels_that_begin_alike_are_told_apart() -> None:
+    long = [f"a family of labels that begin alike, number {n}" for n in range(3)]
+    ticks = confusion_figure({label: {label: 1} for label in long}, "t").axes[0].get_xticklabels()
+    assert len({tick.get_text() for tick in ticks}) == 3
+
+
 def test_of_many_labels_the_plot_shows_those_that_are_confused() -> None:
     confusion = {f"label-{n}": {f"label-{n}": 5} for n in range(SHOWN_LABELS + 20)}
     confusion["label-49"]["label-48"] = 3

@@ -81,10 +81,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def web(name: str, *, needs: tuple[str, ...] = (), follows: bool = False) -> ProcessSpec:
+def web(name: str, *, needs: tuple[str, ...] = ()) -> ProcessSpec:
     port = free_port()
     argv = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1")
-    return ProcessSpec(name=name, argv=argv, ready_url=f"http://127.0.0.1:{port}/", needs=needs, follows=follows)
+    return ProcessSpec(name=name, argv=argv, ready_url=f"http://127.0.0.1:{port}/", needs=needs)
 
 
 def status(home: Path) -> HomeStatus:
@@ -126,15 +126,6 @@ def test_a_killed_child_comes_back(home: Path, supervise: Supervise) -> None:
     os.kill(old, signal.SIGKILL)
     until(lambda: child(home, "site").restarts == 1 and child(home, "site").state == "ready")
     assert child(home, "site").pid != old
-
-
-def test_a_child_that_follows_is_started_anew_after_its_server_was(home: Path, supervise: Supervise) -> None:
-    supervise(web("server"), ProcessSpec(name="client", argv=SLEEPER, needs=("server",), follows=True))
-    server, client = child(home, "server").pid, child(home, "client").pid
-    assert server is not None
-    os.kill(server, signal.SIGKILL)
-    until(lambda: child(home, "client").restarts == 1 and child(home, "client").state == "ready")
-    assert child(home, "client").pid != client
 
 
 def test_a_grandchild_that_hides_from_marker_and_session_is_ended_with_the_home(home: Path, supervise: Supervise) -> None:

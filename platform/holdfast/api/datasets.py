@@ -30,6 +30,9 @@ class ExampleSent(BaseModel):
     text: str
     label: Given
     source: Annotated[str, Field(min_length=1, max_length=120, description="Where the row came from.")] = "file"
+    place: Annotated[str, Field(max_length=40, description="Where it stands in your file, as `line 3`; named when something is wrong.")] = (
+        ""
+    )
 
 
 class DatasetSent(BaseModel):
@@ -52,7 +55,7 @@ def add_dataset(task: TaskPath, sent: DatasetSent, house: HouseOf, caller: Calle
     """With ``dry_run=true`` the audit alone, every mistake included. Otherwise a mistake refuses the whole data set."""
     with house.unit_of_work() as work:
         contract = work.contracts.get(TaskName(task))
-    examples = [Example(text=e.text, label=_canonical(contract.kind, e), source=e.source) for e in sent.examples]
+    examples = [Example(text=e.text, label=_canonical(contract.kind, e), source=e.source, place=e.place) for e in sent.examples]
     if dry_run:
         return DatasetAdded(snapshot=None, audit=inspect_examples(examples, contract))
     found = audit(examples, contract)

@@ -45,7 +45,12 @@ def metrics(house: HouseOf) -> str:
         entries = work.ledger.count()
     alerts = {t: float(sum(a.task == t for a in unresolved)) for t in tasks}
     lines = [
-        *_family("holdfast_captures_stored_total", "counter", "Captures in the database.", {t: float(house.log.count(t)) for t in tasks}),
+        *_family(
+            "holdfast_captures_stored_total",
+            "counter",
+            "Captures in the database, shadow copies left out.",
+            {t: float(house.log.count(t)) for t in tasks},
+        ),
         *_family("holdfast_labels_total", "counter", "Labels stored.", {t: float(house.log.label_count(t)) for t in tasks}),
         *_family("holdfast_alerts_unresolved", "gauge", "Alerts that are open or acknowledged.", alerts),
         *_family("holdfast_assignment_generation", "gauge", "Generation that is wanted.", generations),

@@ -24,6 +24,7 @@ class RetrainingWanted(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     idempotency_key: Key | None = None
+    anyway: Annotated[bool, Field(description="Start it although an alert says that the inputs come broken; the ledger says so.")] = False
 
 
 @router.get("/tasks/{task}/retrainings", summary="Retrainings of a task, newest first", responses=documented(404))
@@ -42,9 +43,12 @@ def request_retraining(
     caller: Caller,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Retraining:
-    """Asking again under the same idempotency key (header or field) returns the same retraining."""
+    """Asking again under the same idempotency key (header or field) returns the same retraining.
+
+    While an alert of the task is an upstream break it is refused (409, `retraining_held`), unless ``anyway``.
+    """
     key = agreed("Idempotency-Key", idempotency_key, wanted.idempotency_key)
-    return retrain.request(house, TaskName(task), reason=wanted.reason, actor=caller, key=key)
+    return retrain.request(house, TaskName(task), reason=wanted.reason, actor=caller, key=key, anyway=wanted.anyway)
 
 
 @router.get("/retrainings/{retraining_id}", summary="One retraining", responses=documented(404))

@@ -18,8 +18,9 @@ from holdfast.domain.routing import Assignment, ReplicaReport, Route
 from holdfast.domain.tasks import TaskContract
 from holdfast.ports import House
 
-State = Literal["needs you", "healing", "at risk", "healthy", "unknown"]
-URGENCY: tuple[State, ...] = ("needs you", "healing", "at risk", "unknown", "healthy")
+State = Literal["needs you", "healing", "at risk", "starting", "unknown", "healthy"]
+"""`starting`: its first version is made or loaded; nothing answers yet, so nothing heals."""
+URGENCY: tuple[State, ...] = ("needs you", "healing", "at risk", "starting", "unknown", "healthy")
 """Order of the rows of the fleet."""
 Deed = Literal["promote", "roll back", "retrain", "label", "bring data", "look"]
 _series = SeriesCache()
@@ -159,7 +160,7 @@ def _awaiting_decision(facts: TaskFacts, now: datetime) -> Standing | None:
         return None
     number = next((v.number for v in facts.versions if v.digest == verdict.candidate), None)
     name = f"v{number}" if number else "the candidate"
-    before = f"{facts.open_alerts[0].diagnosis.sentence} " if facts.open_alerts else ""
+    before = f"{sentence(facts.open_alerts[0].diagnosis.sentence)} " if facts.open_alerts else ""
     why = f"{before}The gate passed {name}; it waits for you."
     return Standing(state="needs you", why=why, step="judged", deed="promote", deed_text=f"Promote {name}")
 
@@ -169,14 +170,16 @@ def _under_way(facts: TaskFacts) -> Standing | None:
     if running is None and not facts.warming:
         return None
     alert = facts.open_alerts[0] if facts.open_alerts else None
+    state: State = "starting" if facts.route is None else "healing"
+    look = "See progress" if state == "starting" else "See evidence"
     if running is None:
-        why = alert.diagnosis.sentence if alert else "A new champion is being loaded and proved on the replicas."
-        return Standing(state="healing", why=why, step="warming", deed="look", deed_text="See evidence")
+        why = sentence(alert.diagnosis.sentence) if alert else "A new champion is being loaded and proved on the replicas."
+        return Standing(state=state, why=why, step="warming", deed="look", deed_text=look)
     steps = {"requested": "training soon", "training": f"training {running.progress:.0%}", "trained": "judging", "judged": "promoting"}
-    why = alert.diagnosis.sentence if alert else running.reason
+    why = sentence(alert.diagnosis.sentence if alert else running.reason)
     if running.error:
-        why = f"{why} (last try: {running.error})"
-    return Standing(state="healing", why=why, step=steps.get(running.state, running.state), deed="look", deed_text="See evidence")
+        why = f"{why} Last try: {sentence(running.error)}"
+    return Standing(state=state, why=why, step=steps.get(running.state, running.state), deed="look", deed_text=look)
 
 
 def _first_version(facts: TaskFacts) -> Standing | None:
@@ -199,7 +202,7 @@ def _alerted(facts: TaskFacts) -> Standing | None:
     if not facts.open_alerts:
         return None
     alert = facts.open_alerts[0]
-    why, policy = alert.diagnosis.sentence, facts.contract.retraining
+    why, policy = sentence(alert.diagnosis.sentence), facts.contract.retraining
     tried = next((r for r in facts.retrainings if r.alert_id == alert.alert_id), None)
     if tried is not None and tried.state in ("failed", "refused"):
         why = f"{why} The retraining ended as {tried.state}: {_ending(tried, facts.verdict)}."
@@ -255,6 +258,16 @@ def _ending(retraining: Retraining, verdict: Verdict | None) -> str:
     if verdict is not None and verdict.verdict_id == retraining.verdict_id:
         return verdict.reason
     return "no reason was noted"
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence that another may follow.
+
+    >>> sentence("most often sales answered as billing"), sentence("Answers went wrong.")
+    ('Most often sales answered as billing.', 'Answers went wrong.')
+    """
+    words = words.strip()
+    return words[:1].upper() + words[1:] + ("" if words[-1:] in ".!?" else ".")
 
 
 def duration(seconds: float) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from holdfast.domain.backtest import Backtest, Period
+from holdfast.domain.tasks import titled
 from holdfast.errors import StorageRefused
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 420, 56, 20, 60, 44
@@ -55,6 +57,7 @@ def page(result: Backtest, *, title: str) -> str:
         ("retrainings", str(t.retraining_count)), ("promotions", str(t.promotion_count)),
     ]  # fmt: skip
     facts = (
+        f"{titled(t.metric)} of answers. "
         f"{t.warmup_rows} rows trained the first version, {t.events} events were replayed; {t.labels_known} labels had come by the end, "
         f"{t.labels_new} classes were new. Rung: {t.rung}. On unchanged traffic a false alarm within n events has probability "
         f"at most n / {t.run_length_events:,}. {t.seconds:.0f} seconds."
@@ -69,20 +72,32 @@ def page(result: Backtest, *, title: str) -> str:
 
 
 def figure(result: Backtest) -> str:
-    """Accuracy over the history: three lines, a dotted line per alert, a diamond per retraining, a triangle per promotion."""
+    """The metric over the history: three lines, a dotted line per alert, a diamond per retraining, a triangle per promotion."""
     periods = result.periods
     x, y, low, high = _scales(periods)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy of the three arms over the history">']
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{titled(result.totals.metric)} of the three arms over the history">'
+    ]
     for step in range(round(low * 10), round(high * 10) + 1):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(step / 10):.1f}" y2="{y(step / 10):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(step / 10) + 4:.1f}" text-anchor="end">{step / 10:.1f}</text>')
-    for period in periods[:: max(1, len(periods) // 6)]:
-        parts.append(f'<text x="{x(period.first_index):.1f}" y="{HEIGHT - 22}">{period.start:%Y-%m-%d}</text>')
+    parts += _dates(periods, x)
     for attribute, _, name in ARMS:
         points = " ".join(f"{x(p.first_index + p.events / 2):.1f},{y(getattr(p, attribute)):.1f}" for p in periods)
         parts.append(f'<polyline class="arm {name}" points="{points}"><title>{name}</title></polyline>')
     parts += _marks(result, x) + _key()
     return "".join([*parts, "</svg>"])
+
+
+def _dates(periods: Sequence[Period], x: Callable[[float], float]) -> list[str]:
+    """When some of the periods began, in a form in which they differ; one that reads like the one before it is left out."""
+    form = "%Y-%m-%d" if periods[-1].end - periods[0].start > timedelta(days=7) else "%m-%d %H:%M"
+    parts, before = [], ""
+    for period in periods[:: max(1, len(periods) // 6)]:
+        if f"{period.start:{form}}" != before:
+            before = f"{period.start:{form}}"
+            parts.append(f'<text x="{x(period.first_index):.1f}" y="{HEIGHT - 22}">{before}</text>')
+    return parts
 
 
 def _scales(periods: Sequence[Period]) -> tuple[Callable[[float], float], Callable[[float], float], float, float]:
@@ -143,7 +158,7 @@ def _tables(result: Backtest) -> list[str]:
         _table("Alerts", ("at", "event", "change began at", "monitors", "diagnosis", "in words"), alerts),
         _table("Retrainings", ("asked at", "event", "labels", "seconds", "verdict", "reason"), trained),
         _table("Promotions", ("at", "event", "adapter"), moved),
-        _table("Periods", ("from", "to", "events", "loop", "frozen", "bound"), rows),
+        _table(f"{titled(result.totals.metric)} by period", ("from", "to", "events", "loop", "frozen", "bound"), rows),
     ]
 
 

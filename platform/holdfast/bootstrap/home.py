@@ -7,13 +7,14 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from holdfast import bootstrap
 from holdfast.backends.contract_file import read_contract
 from holdfast.backends.example_files import read_examples, read_history, read_labels
+from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.ledger import GENESIS, LedgerEntry, verify
 from holdfast.errors import Conflict, NotFound, RequestInvalid, StorageRefused
 from holdfast.ports import UnitOfWork
@@ -22,7 +23,8 @@ from holdfast.settings import Settings
 
 __all__ = [
     "add_key", "admin_key", "check_base", "key_names", "ledger_entries", "make_home", "open_database", "process_commands",
-    "read_contract", "read_examples", "read_history", "read_labels", "revoke_key", "schema_is_current", "verify_ledger",
+    "read_contract", "read_examples", "read_history", "read_labels", "revoke_key", "schema_is_current", "tasks_of_captures",
+    "verify_ledger",
 ]  # fmt: skip
 
 FOLDERS = ("spool", "adapters", "snapshots", "work", "reports", "evidently", "mlflow", "broker", "logs", "run", "keys", "cache")
@@ -160,6 +162,17 @@ def revoke_key(settings: Settings, name: str) -> None:
         unit.keys.revoke(name)
         unit.ledger.append(at=bootstrap.now(), kind="key.revoked", task="", actor="operator", body={"name": name})
         unit.commit()
+
+
+def tasks_of_captures(settings: Settings, ids: Sequence[str]) -> Mapping[CaptureId, TaskName]:
+    """The task of every capture that the database has by now; the home need not run. Raises PartUnavailable."""
+    from holdfast.backends.sql import SqlDatabase
+
+    database = SqlDatabase(settings.database)
+    try:
+        return database.log().tasks_of([CaptureId(name) for name in ids])
+    finally:
+        database.dispose()
 
 
 def schema_is_current(settings: Settings) -> bool:

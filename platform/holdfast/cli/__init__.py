@@ -67,7 +67,8 @@ def run(arguments: list[str] | None = None) -> int:
         result = command.main(args=arguments, prog_name="holdfast", standalone_mode=False)
         return result if isinstance(result, int) else OK
     except HoldfastError as error:
-        say(f"error: {error.message}\nmend:  {error.mend[:1].lower()}{error.mend[1:]}" if error.mend else f"error: {error.message}")
+        said = f"error: {error.message[:1].upper()}{error.message[1:]}"
+        say(f"{said}\nmend:  {error.mend[:1].lower()}{error.mend[1:]}" if error.mend else said)
         return exit_code(error)
     except (KeyboardInterrupt, typer.Abort):
         say("stopped")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.domain.backtest import Backtest, Period
+from holdfast.domain.tasks import titled
 
 ROWS = 12
 CELL = 3
@@ -18,13 +19,14 @@ def show(result: Backtest, console: Console, *, title: str) -> None:
     """Print plot, periods, what the loop did, and the totals."""
     console.print(f"[bold]Backtest of {title}[/bold]\n")
     console.print("\n".join(plot(result)), highlight=False, markup=False, soft_wrap=True)
-    console.print(_periods(result.periods))
+    console.print(_periods(result.periods, titled(result.totals.metric)))
     for table in _deeds(result):
         console.print(table)
     t = result.totals
     gap = "" if t.share_of_gap is None else f", {t.share_of_gap:.0%} of the gap"
     console.print(
-        f"Accuracy over {t.events} events: loop [bold]{t.accuracy_loop:.3f}[/bold]{gap}; frozen first version {t.accuracy_frozen:.3f}; "
+        f"{titled(t.metric)} over {t.events} events: "
+        f"loop [bold]{t.accuracy_loop:.3f}[/bold]{gap}; frozen first version {t.accuracy_frozen:.3f}; "
         f"retrained on all labels {t.accuracy_bound:.3f}."
     )
     console.print(
@@ -51,8 +53,8 @@ def plot(result: Backtest) -> list[str]:
     return [*lines, "        ● the loop   · frozen first version   – retrained on all labels", ""]
 
 
-def _periods(periods: Sequence[Period]) -> Table:
-    table = Table("from", "to", "events", "loop", "frozen", "bound", title="Accuracy", title_justify="left")
+def _periods(periods: Sequence[Period], title: str) -> Table:
+    table = Table("from", "to", "events", "loop", "frozen", "bound", title=title, title_justify="left")
     for p in periods:
         table.add_row(
             f"{p.start:%Y-%m-%d}", f"{p.end:%Y-%m-%d}", str(p.events), f"{p.accuracy_loop:.3f}", f"{p.accuracy_frozen:.3f}",

@@ -61,6 +61,13 @@ def client_of(context: typer.Context, *, timeout_s: float = 30.0) -> Client:
     return Client(settings.local(ports.api), settings.local(ports.gateway), bootstrap_home.admin_key(settings), timeout_s=timeout_s)
 
 
+class WrongUsage(RequestInvalid):
+    """{problem}.
+
+    Mend: {remedy}
+    """
+
+
 class HomeMissing(NotFound):
     """There is no home in {name}.
 

@@ -66,5 +66,5 @@ def _send(context: typer.Context, task: str, file: Path, text: str | None, label
     with client_of(context, timeout_s=300.0) as client:
         kind = client.task(task)["contract"]["kind"]
         examples = bootstrap_home.read_examples(file, text=text, label=label, kind=kind, say=show.say)
-        rows = [{"text": e.text, "label": e.label, "source": e.source} for e in examples]
+        rows = [{"text": e.text, "label": e.label, "source": e.source, "place": e.place} for e in examples]
         return client.add_dataset(task, rows, dry_run=dry_run)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +15,11 @@ from rich.console import Console
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli import show
 from holdfast.cli.context import settings_of
+from holdfast.cli.demo_patience import LOOK_S, HomeStopped
 from holdfast.cli.demo_report import StoryReport
 from holdfast.cli.demo_story import Story, StoryPlan
 from holdfast.cli.demo_view import StoryView, tell
-from holdfast.cli.run_files import is_locked
+from holdfast.cli.run_files import is_locked, is_up
 from holdfast.client import Client
 from holdfast.domain.records import to_plain
 from holdfast.errors import PartUnavailable, StorageRefused
@@ -56,7 +57,7 @@ def _command(
             json_out.write_text(json.dumps(to_plain(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         _addresses(settings)
         if not once:
-            _stay()
+            _stay(settings.folder)
     finally:
         if mine:
             _holdfast(settings, "down")
@@ -68,7 +69,7 @@ def _tell(settings: Settings, plan: StoryPlan) -> StoryReport:
     console = Console()
     client = Client(settings.local(settings.ports.api), settings.local(settings.ports.gateway), bootstrap_home.admin_key(settings))
     with client:
-        report = Story(client, StoryView(console), plan).run()
+        report = Story(client, StoryView(console), plan, is_up=lambda: is_up(settings.folder)).run()
     tell(report, console)
     return report
 
@@ -88,9 +89,13 @@ def _addresses(settings: Settings) -> None:
     show.line(f"API key\t{settings.folder / 'keys' / 'admin.key'}")
 
 
-def _stay() -> None:
+def _stay(home: Path) -> None:
+    """Until Ctrl-C. Raises HomeStopped."""
     show.say("everything stays up; Ctrl-C ends it")
     try:
-        signal.pause()
+        while is_up(home):
+            time.sleep(LOOK_S)
     except KeyboardInterrupt:
         show.say("ending")
+    else:
+        raise HomeStopped()

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from holdfast.bootstrap import home as bootstrap_home
+from holdfast.cli.demo_patience import LOOK_S, HomeStopped, Patience
 from holdfast.cli.demo_report import AFTER_EVENTS, Facts, StoryReport, report_of
 from holdfast.cli.demo_traffic import LateLabels, Traffic
 from holdfast.cli.demo_view import StoryView
 from holdfast.client import Client
 from holdfast.domain.records import to_plain
-from holdfast.errors import BadInput, GateRefused, HoldfastError, PartUnavailable, TrainingFailed
+from holdfast.errors import GateRefused, HoldfastError, PartUnavailable, TrainingFailed
 from holdfast.testing.traffic import history, stream
 
-LOOK_S = 0.5
 MOMENTS = ("serving", "before change", "alert", "training", "judged", "promoted", "swapped")
 STEPS = (
     "create the task from its contract", "audit and add the data", "train version 1", "gate", "promote over REST", "serve",
@@ -46,12 +46,14 @@ class StoryPlan:
 
 
 class Story:
-    """One story. ``on_moment`` is called at each of ``MOMENTS``, so that a test can do harm there."""
+    """One story. ``on_moment`` is called at each of ``MOMENTS``, so that a test can do harm there; without ``is_up`` it ends early."""
 
     def __init__(
-        self, client: Client, view: StoryView, plan: StoryPlan = StoryPlan(), on_moment: Callable[[str], None] = lambda name: None
-    ) -> None:
+        self, client: Client, view: StoryView, plan: StoryPlan = StoryPlan(),
+        on_moment: Callable[[str], None] = lambda name: None, *, is_up: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self.client, self.view, self.plan, self._on_moment = client, view, plan, on_moment
+        self._patience = Patience(plan.patience_s, is_up)
         self.task = ""
         self.traffic: Traffic | None = None
         self._labels: LateLabels | None = None
@@ -59,7 +61,7 @@ class Story:
         self._changed = False
 
     def run(self) -> StoryReport:
-        """Tell it to its end. Raises GateRefused, TrainingFailed, PartUnavailable when a step does not come to pass."""
+        """Tell it to its end. Raises GateRefused, TrainingFailed, PartUnavailable when a step does not come to pass, HomeStopped."""
         began = time.monotonic()
         self.view.open(STEPS)
         try:
@@ -72,6 +74,10 @@ class Story:
             traffic.stop()
             labels.stop()
             return self._account(traffic, labels, alert=alert, retraining=retraining, verdict=verdict, began=began)
+        except HomeStopped:
+            if self.traffic is not None:
+                self.traffic.give_up()
+            raise
         finally:
             self.stop()
             self.view.close()
@@ -86,23 +92,23 @@ class Story:
     def _prepare(self) -> None:
         with self._step("create the task from its contract") as note:
             contract = _contract()
-            taken = {found["task"] for found in self._insist(self.client.tasks)}
+            taken = {found["task"] for found in self._patience.insist(self.client.tasks)}
             self.task = _free_name(contract["task"], taken)
-            self._insist(lambda: self.client.create_task({**contract, "task": self.task}))
+            self._patience.insist(lambda: self.client.create_task({**contract, "task": self.task}))
             note(self.task)
         with self._step("audit and add the data") as note:
             rows = [{"text": t.text, "label": t.label, "source": "synthetic"} for t in history(self.plan.seed, self.plan.history_rows)]
-            audit = self._insist(lambda: self.client.add_dataset(self.task, rows, dry_run=True))["audit"]
-            added = self._insist(lambda: self.client.add_dataset(self.task, rows))["snapshot"]
+            audit = self._patience.insist(lambda: self.client.add_dataset(self.task, rows, dry_run=True))["audit"]
+            added = self._patience.insist(lambda: self.client.add_dataset(self.task, rows))["snapshot"]
             note(f"{added['row_count']} rows, {added['holdout_past_count']} held out; {len(audit['warnings'])} warnings")
 
     def _first_version(self) -> str:
         with self._step("train version 1") as note:
-            asked = self._insist(lambda: self.client.request_retraining(self.task, reason="first version", idempotency_key="demo"))
+            asked = self._patience.insist(lambda: self.client.request_retraining(self.task, reason="first version", idempotency_key="demo"))
             done = self._wait_for(lambda: self._judged(asked["retraining_id"], note), "the first training")
             note(f"head and LoRA in {done['train_seconds']:.0f} s")
         with self._step("gate") as note:
-            verdict = self._insist(lambda: self.client.verdict(done["verdict_id"]))
+            verdict = self._patience.insist(lambda: self.client.verdict(done["verdict_id"]))
             note(verdict["outcome"])
             if verdict["outcome"] != "pass":
                 raise GateRefused(
@@ -110,7 +116,7 @@ class Story:
                 )
         with self._step("promote over REST") as note:
             digest = str(done["candidate_digest"])
-            made = self._insist(
+            made = self._patience.insist(
                 lambda: self.client.promote(self.task, adapter_digest=digest, reason="the first version of the demonstration")
             )
             note(f"generation {made['generation']}")
@@ -165,7 +171,7 @@ class Story:
             retraining = self._wait_for(lambda: self._loops_retraining(("judged", "promoted"), note), "a candidate")
             note(f"head and LoRA on {retraining['labels_used']} new labels, {retraining['train_seconds']:.0f} s")
         with self._step("verdict") as note:
-            verdict = self._insist(lambda: self.client.verdict(retraining["verdict_id"]))
+            verdict = self._patience.insist(lambda: self.client.verdict(retraining["verdict_id"]))
             note(verdict["outcome"])
             self._on_moment("judged")
         with self._step("promotion") as note:
@@ -176,11 +182,11 @@ class Story:
             self._wait_for(self._swapped, "the swap")
             note(f"answered by {str(retraining['candidate_digest'])[7:19]}")
             self._on_moment("swapped")
-        newest = self._insist(lambda: self.client.alerts(self.task))
+        newest = self._patience.insist(lambda: self.client.alerts(self.task))
         return (
             next(a for a in newest if a["alert_id"] == alert["alert_id"]),
             retraining,
-            self._insist(lambda: self.client.verdict(retraining["verdict_id"])),
+            self._patience.insist(lambda: self.client.verdict(retraining["verdict_id"])),
         )
 
     def _newest(self, alerts: Sequence[Json]) -> Json | None:
@@ -217,13 +223,13 @@ class Story:
             view = self._wait_for(
                 lambda: self._stored(*expected), "captures and labels", patience_s=60.0, last=lambda: self.client.task(self.task)
             )
-            alerts = self._insist(lambda: self.client.alerts(self.task))
+            alerts = self._patience.insist(lambda: self.client.alerts(self.task))
             changed_at = min(a.answered_at for a in traffic.answered if a.ticket.changed).isoformat()
             facts = Facts(
                 answered=traffic.answered, failed=traffic.failed_count, first_digest=self._first,
                 champion_digest=view["assignment"]["champion"], alert=alert, retraining=retraining, verdict=verdict,
                 alerts_before_change=sum(a["opened_at"] < changed_at for a in alerts),
-                versions=self._insist(lambda: self.client.versions(self.task)),
+                versions=self._patience.insist(lambda: self.client.versions(self.task)),
                 captures_stored=view["capture_count"] - probe_count, labels_sent=labels.sent_count, labels_stored=view["label_count"],
                 ledger_entries=self._verified(), seconds=time.monotonic() - began,
             )  # fmt: skip
@@ -236,22 +242,9 @@ class Story:
 
     def _verified(self) -> int:
         try:
-            return int(self._insist(self.client.verify_ledger)["entry_count"])
+            return int(self._patience.insist(self.client.verify_ledger)["entry_count"])
         except HoldfastError:
             return 0
-
-    def _insist(self, ask: Callable[[], Found]) -> Found:
-        """Ask until there is an answer: a part that is being started again is no answer, a refusal is one."""
-        deadline = time.monotonic() + self.plan.patience_s
-        while True:
-            try:
-                return ask()
-            except (BadInput, GateRefused, TrainingFailed):
-                raise
-            except HoldfastError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK_S)
 
     def _wait_for(
         self, look: Callable[[], Found | None], what: str, *, patience_s: float | None = None, last: Callable[[], Found] | None = None
@@ -259,14 +252,15 @@ class Story:
         """What ``look`` finds; after the patience ``last`` is the answer, where there is one."""
         deadline = time.monotonic() + (patience_s or self.plan.patience_s)
         while time.monotonic() < deadline:
-            found = self._insist(look)
+            self._patience.check_up()
+            found = self._patience.insist(look)
             if self.traffic is not None:
                 self.view.traffic(self.traffic.answered, self.traffic.failed_count)
             if found:
                 return found
             time.sleep(LOOK_S)
         if last is not None:
-            return self._insist(last)
+            return self._patience.insist(last)
         raise PartUnavailable(part="the loop", reason=f"{what} did not come within {self.plan.patience_s:.0f} s")
 
     def _step(self, name: str) -> _StepScope:

@@ -51,7 +51,7 @@ class Traffic:
     def __init__(self, client: Client, task: str, tickets: Iterator[Ticket], *, run: str, per_second: float) -> None:
         self._client, self._task, self._tickets, self._run = client, task, tickets, run
         self._pause = 1.0 / per_second
-        self._lock, self._halt = threading.Lock(), threading.Event()
+        self._lock, self._halt, self._vain = threading.Lock(), threading.Event(), threading.Event()
         self._answered: list[Answered] = []
         self._failed = 0
         self._due = 0.0
@@ -68,6 +68,10 @@ class Traffic:
         self._halt.set()
         for thread in self._threads:
             thread.join(PATIENCE_S + 30)
+
+    def give_up(self) -> None:
+        """Try no longer what was not answered: nobody is there who could."""
+        self._vain.set()
 
     @property
     def answered(self) -> tuple[Answered, ...]:
@@ -102,12 +106,12 @@ class Traffic:
 
     def _send(self, ticket: Ticket) -> None:
         began, tries = time.monotonic(), 0
-        while time.monotonic() - began < PATIENCE_S:
+        while time.monotonic() - began < PATIENCE_S and not self._vain.is_set():
             tries += 1
             try:
                 reply = self._client.predict(self._task, ticket.text, request_id=f"{self._run}-{ticket.index:06d}")
             except HoldfastError:
-                time.sleep(min(2.0, 0.1 * 2 ** min(tries, 5)) * random.uniform(0.7, 1.3))
+                self._vain.wait(min(2.0, 0.1 * 2 ** min(tries, 5)) * random.uniform(0.7, 1.3))
                 continue
             done = Answered(
                 ticket=ticket, label=reply["label"], adapter_digest=reply["adapter_digest"], generation=reply["generation"],

@@ -84,7 +84,8 @@ def down(
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the processes, the replicas with what they hold and proved, and the tasks. Exit code 3 when something is not healthy."""
-    found = overview(made_home(context))
+    settings = made_home(context)
+    found = overview(settings)
     if as_json:
         show.as_json(found)
     else:
@@ -98,6 +99,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         show.table(("replica", "versions held", "proved", "refused", "heard of"), held)
         tasks = [(t.task, show.short(t.champion), t.generation, t.open_alerts, t.retraining) for t in found.tasks]
         show.table(("task", "champion", "generation", "open alerts", "retraining"), tasks)
+        show.line(f"labels: {found.labels_unmatched} met no capture, {found.labels_refused} were refused; kept in {settings.label_spool}")
         for trouble in found.troubles:
             show.say(f"unhealthy: {trouble}")
     if found.troubles:

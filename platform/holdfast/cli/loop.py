@@ -31,9 +31,17 @@ def train(context: typer.Context, task: Task, reason: Reason = "first training",
     _train(context, task, reason=reason, wait=wait, as_json=as_json)
 
 
-def retrain(context: typer.Context, task: Task, reason: Reason = "asked for by hand", wait: Wait = False, as_json: AsJson = False) -> None:
-    """Ask for a retraining on the newest data set and the labelled captures."""
-    _train(context, task, reason=reason, wait=wait, as_json=as_json)
+def retrain(
+    context: typer.Context,
+    task: Task,
+    reason: Reason = "asked for by hand",
+    wait: Wait = False,
+    *,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also while an alert says that the inputs come broken.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a retraining on the newest data set and the labelled captures. Exit code 4 while the inputs come broken."""
+    _train(context, task, reason=reason, wait=wait, anyway=anyway, as_json=as_json)
 
 
 def evaluate(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
@@ -111,22 +119,30 @@ def check(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
     """Show what the monitors say now, with the false-alarm rate they keep. Exit code 1 when one alarms."""
     with client_of(context) as client:
         readings = client.monitors(task)
+        since = {r["onset_seq"]: _answered_at(client, task, r["onset_seq"]) for r in readings if r["onset_seq"]}
     if as_json:
         show.as_json(readings)
     elif not readings:
         show.line("not enough data: the monitors have read nothing yet")
     else:
         rows = [
-            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], r["onset_seq"] or None) for r in readings
+            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], since.get(r["onset_seq"]))
+            for r in readings
         ]
-        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change near"), rows)
+        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change since about"), rows)
     if any(reading["status"] == "alarm" for reading in readings):
         raise typer.Exit(1)
 
 
-def _train(context: typer.Context, task: str, *, reason: str, wait: bool, as_json: bool) -> None:
+def _answered_at(client: Client, task: str, seq: int) -> str | None:
+    """When the capture at a position of the home's log was answered: positions count every task, so they say nothing to a person."""
+    found = client.captures(task, after=seq - 1, limit=1)
+    return show.ago(found[0]["captured_at"]) if found else None
+
+
+def _train(context: typer.Context, task: str, *, reason: str, wait: bool, as_json: bool, anyway: bool = False) -> None:
     with client_of(context) as client:
-        retraining = client.request_retraining(task, reason=reason)
+        retraining = client.request_retraining(task, reason=reason, anyway=anyway)
         if wait:
             retraining = follow_training(client, retraining)
         verdict = client.verdict(retraining["verdict_id"]) if retraining["verdict_id"] else None

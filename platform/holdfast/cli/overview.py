@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.replicas import ReplicaLine, replica_lines, replica_troubles
@@ -41,6 +42,10 @@ class Overview:
     oldest_due_at: datetime | None
     replicas: tuple[ReplicaLine, ...]
     """Those that reported lately; none of a home that does not run."""
+    labels_unmatched: int
+    """Labels that waited in vain for a capture of their id; at least so many, for the file that keeps them is bounded."""
+    labels_refused: int
+    """Labels that fitted no capture: of another task, or no answer of it."""
     tasks: tuple[TaskLine, ...]
     troubles: tuple[str, ...]
 
@@ -74,8 +79,17 @@ def overview(settings: Settings) -> Overview:
     return Overview(
         home=str(settings.folder), state=state, supervisor_pid=status.pid if status and held else None, children=children if held else (),
         oldest_due_job=due.retraining_id if due else None, oldest_due_at=due.due_at if due else None,
+        labels_unmatched=_lines(settings.label_spool / "unmatched.txt"), labels_refused=_lines(settings.label_spool / "refused.txt"),
         replicas=replicas, tasks=tasks, troubles=tuple(troubles),
     )  # fmt: skip
+
+
+def _lines(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return 0
 
 
 def _oldest_due(unit: UnitOfWork) -> Retraining | None:

@@ -118,6 +118,12 @@ def is_locked(home: Path) -> bool:
     return False
 
 
+def is_up(home: Path) -> bool:
+    """Whether a supervisor holds the home and was not told to end."""
+    status = read_status(home / "run")
+    return is_locked(home) and (status is None or status.state not in ("stopping", "stopped"))
+
+
 def holder(home: Path) -> int | None:
     """The process that took the lock last."""
     try:

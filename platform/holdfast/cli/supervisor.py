@@ -56,6 +56,7 @@ class Child:
 
     def enter(self, state: ChildState) -> None:
         """Change the state, note when, and write it into the log."""
+        self.was_ready |= state == "ready"
         if state != self.state:
             self.state, self.since = state, datetime.now(UTC)
             code = f" (exit code {self.process.poll()})" if self.process and state in ("restarting", "ended") else ""
@@ -159,28 +160,18 @@ class Supervisor:
     def _probe(self, child: Child, probes: ThreadPoolExecutor, now: float) -> None:
         if child.spec.ready_url is None:
             if child.state == "starting" and now - child.started > 1.0:
-                self._now_ready(child)
+                child.enter("ready")
             return
         if child.probe is not None and child.probe.done():
             good, child.probe = child.probe.result(), None
             child.silences = 0 if good else child.silences + 1
             if good and child.state != "ready":
-                self._now_ready(child)
+                child.enter("ready")
             elif child.state == "ready" and child.silences >= 3:
                 child.enter("silent")
         pause = PROBE_S if child.state == "ready" else 2 * ROUND_S
         if child.probe is None and now - child.probed >= pause:
             child.probed, child.probe = now, probes.submit(answers, child.spec.ready_url)
-
-    def _now_ready(self, child: Child) -> None:
-        came_back = child.was_ready and child.state == "starting"
-        child.was_ready = True
-        child.enter("ready")
-        if not came_back:
-            return
-        for other in self.children.values():
-            if other.spec.follows and child.spec.name in other.spec.needs and other.process is not None and other.started < child.started:
-                other.process.terminate()  # its connection died with the old process; the next round starts it anew
 
     def _judge_start(self) -> None:
         if all(child.was_ready for child in self.children.values()):

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from holdfast.cli import show
-from holdfast.cli.context import AsJson, Task, client_of
+from holdfast.cli.context import AsJson, Task, WrongUsage, client_of
 from holdfast.cli.loop import Reason, digest_of_version
-from holdfast.errors import RequestInvalid
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +29,12 @@ def trial(
 ) -> None:
     """Put a version on trial: in shadow, or answering a share (that needs a passing verdict; exit code 4 otherwise)."""
     if end == bool(canary or shadow):
-        remedy = "write `holdfast trial TASK VERSION --shadow`, `--canary 0.1`, both, or `holdfast trial TASK --end`"
-        raise RequestInvalid(place="--canary, --shadow, --end", problem="a trial is begun in some way, or ended", remedy=remedy)
+        if end:
+            problem = "A trial is ended with --end alone, or begun with --shadow, --canary SHARE or both"
+        else:
+            problem = "A trial wants to know what the version gets: --shadow (copies; nobody gets its answers), --canary SHARE, or both"
+        name = f"holdfast trial {task}"
+        raise WrongUsage(problem=problem, remedy=f"write `{name} {version or 'VERSION'} --shadow` to begin it, `{name} --end` to end it")
     with client_of(context) as client:
         if end:
             made = client.end_trial(task, reason=reason)

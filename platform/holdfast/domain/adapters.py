@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName
+from holdfast.domain.ids import AdapterDigest, AlertId, SnapshotDigest, TaskName
 from holdfast.domain.records import digest_of, from_plain, to_plain
 from holdfast.domain.tasks import Kind, Rung
 
@@ -103,6 +103,8 @@ class Lineage:
     code_revision: str
     parent_digest: AdapterDigest | None
     seed: int
+    forced_over: AlertId | None = None
+    """The alert on broken inputs that held its training, where a person started it all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

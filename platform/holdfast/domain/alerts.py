@@ -10,6 +10,8 @@ from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.ids import AdapterDigest, AlertId, TaskName, derive
 
 AlertState = Literal["open", "acknowledged", "resolved", "false alarm"]
+LIVING: frozenset[AlertState] = frozenset({"open", "acknowledged"})
+"""Not answered for good yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

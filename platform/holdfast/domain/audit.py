@@ -69,7 +69,7 @@ def audit(examples: Sequence[Example], contract: TaskContract, *, source: str = 
     """The audit of usable data.
 
     Raises:
-        DataInvalid: at the first mistake, with its row (counted from 1) and how many more there are.
+        DataInvalid: at the first mistake, with its place (its row, from 1, where the example names none) and how many more there are.
 
     >>> from holdfast.domain.tasks import parse_contract
     >>> contract = parse_contract({"task": "t", "labels": ["a", "b"], "floor": 0.8})
@@ -126,7 +126,7 @@ def _errors(examples: Sequence[Example], contract: TaskContract, value_count: in
     for number, example in enumerate(examples, start=1):
         wrong = _row_error(example, contract)
         if wrong is not None:
-            problems.append(Problem(f"row {number}", wrong))
+            problems.append(Problem(example.place or f"row {number}", wrong))
     if value_count < 2:
         problems.append(Problem("label", "every row has the same label; at least two classes are needed"))
     return problems

@@ -11,7 +11,7 @@ from itertools import pairwise
 from holdfast.domain.answers import label_counts
 from holdfast.domain.datasets import HistoryRow
 from holdfast.domain.ids import TaskName
-from holdfast.domain.tasks import Kind, MonitoringPolicy, PromotionPolicy, RetrainingPolicy, TaskContract
+from holdfast.domain.tasks import Kind, Metric, MonitoringPolicy, PromotionPolicy, RetrainingPolicy, TaskContract
 from holdfast.errors import DataInvalid, RequestInvalid
 
 SMALLEST_WARMUP = 100
@@ -97,6 +97,8 @@ class Totals:
     """Labels that had come to the loop by the end."""
     labels_new: int
     """Classes that first appear after the warm-up."""
+    metric: Metric
+    """What every ``accuracy_…`` here is measured in: the metric of the contract."""
     accuracy_loop: float
     accuracy_frozen: float
     accuracy_bound: float
@@ -156,7 +158,9 @@ def warmup_rows(history: Sequence[HistoryRow], plan: ReplayPlan) -> int:
     elif len(history) - count < plan.batch_rows:
         problem = "nothing is left after the warm-up"
     if problem is not None:
-        raise DataInvalid(source="history", problem=problem, place=f"row {count}", remedy="give more rows or another --warmup-share.")
+        raise DataInvalid(
+            source="history", problem=problem, place=f"the {count} oldest rows", remedy="give more rows or another --warmup-share."
+        )
     return count
 
 

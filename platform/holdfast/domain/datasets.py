@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -23,6 +23,8 @@ class Example:
     source: str = "file"
     """Where it came from: `file`, `capture`, or the name of a label source."""
     capture_id: str | None = None
+    place: str = field(default="", compare=False)
+    """Where it stands in what the person brought, such as `line 3`; for messages alone. Empty: its position counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -23,7 +23,7 @@ from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, VerdictId, derive
 from holdfast.domain.retraining import HoldoutScores
 from holdfast.domain.statistics.confidence import Interval, interval
-from holdfast.domain.tasks import Metric, PromotionPolicy, RetrainingPolicy, Rung, TaskContract
+from holdfast.domain.tasks import METRIC_WORDS, Metric, PromotionPolicy, RetrainingPolicy, Rung, TaskContract
 
 Outcome = Literal["pass", "fail", "need more"]
 
@@ -73,7 +73,6 @@ MIN_SLICE_ROWS = 10
 RUNG_ALPHA = 0.05
 """Error rate of the choice between the rungs; the gate judges the chosen one anyway."""
 MOST_ROWS_NEEDED = 1_000_000
-METRIC_WORDS: Mapping[str, str] = {"accuracy": "accuracy", "f1": "mean F1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from holdfast.domain.alerts import LIVING, Alert
 from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.tasks import Kind, LoraSpec, RetrainingPolicy, Rung
 
@@ -45,6 +46,8 @@ class Retraining:
     candidate_digest: AdapterDigest | None = None
     beside_digest: AdapterDigest | None = None
     """The other rung, trained on the same rows and shown beside the candidate."""
+    forced_over: AlertId | None = None
+    """The alert on broken inputs that held it, where a person started it all the same."""
     labels_used: int = 0
     train_seconds: float = 0.0
     progress: float = 0.0
@@ -152,6 +155,9 @@ class TrainingProgress:
 class Go:
     """Start it."""
 
+    over: AlertId | None = None
+    """The alert that speaks against it, where a person insists."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
@@ -159,6 +165,8 @@ class Hold:
 
     reason: str
     until: datetime | None = None
+    alert_id: AlertId | None = None
+    """The alert that holds it, where one does."""
 
 
 GROWTH = 1.25
@@ -195,6 +203,21 @@ def decide(
     if len(today) >= policy.max_per_day:
         return Hold(reason=f"the budget of {policy.max_per_day} retrainings a day is spent")
     return Go()
+
+
+def decide_by_hand(alerts: Sequence[Alert], *, anyway: bool = False) -> Go | Hold:
+    """Whether a training that a person asks for may start: not on inputs that come broken, unless the person insists.
+
+    Args:
+        alerts: of the task, in any state.
+        anyway: start it in spite of such an alert.
+    """
+    broken = next((a for a in alerts if a.state in LIVING and a.diagnosis.cause == "upstream break"), None)
+    if broken is None:
+        return Go()
+    if anyway:
+        return Go(over=broken.alert_id)
+    return Hold(reason=f"alert {broken.alert_id} is an upstream break: {broken.diagnosis.sentence}", alert_id=broken.alert_id)
 
 
 def rungs_of(policy: RetrainingPolicy) -> tuple[Rung, ...]:

@@ -20,6 +20,17 @@ Rung = Literal["head", "lora"]
 Kind = Literal["classification", "multi-label", "extraction"]
 Metric = Literal["accuracy", "f1"]
 Mode = Literal["off", "suggest", "automatic"]
+METRIC_WORDS: Mapping[Metric, str] = {"accuracy": "accuracy", "f1": "mean F1"}
+
+
+def titled(metric: Metric) -> str:
+    """A metric in words, as the beginning of a title or sentence.
+
+    >>> titled("accuracy"), titled("f1")
+    ('Accuracy', 'Mean F1')
+    """
+    words = METRIC_WORDS[metric]
+    return words[:1].upper() + words[1:]
 
 
 def _limits(low: float | None = None, high: float | None = None) -> Any:

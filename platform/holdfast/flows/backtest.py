@@ -58,7 +58,7 @@ def backtest(
     totals = Totals(
         rows=len(history), warmup_rows=warmup, events=len(history) - warmup, labels_known=loop.labels_known,
         labels_new=len(_labels(history[warmup:]) - _labels(history[:warmup])),
-        accuracy_loop=of_loop, accuracy_frozen=of_frozen, accuracy_bound=of_bound,
+        metric=contract.metric, accuracy_loop=of_loop, accuracy_frozen=of_frozen, accuracy_bound=of_bound,
         share_of_gap=arithmetic.share_of_gap(of_loop, of_frozen, of_bound), alert_count=len(alerts),
         retraining_count=len(retrainings), promotion_count=len(promotions), rung=contract.retraining.rung,
         run_length_events=contract.monitoring.run_length_events, seconds=round(time.monotonic() - began, 1),

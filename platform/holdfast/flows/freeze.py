@@ -32,7 +32,7 @@ def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, a
             raise LabelUnknown(label=unknown[0], task=task, known=", ".join(contract.labels))
         problem = problem_of(example.label, example.text, contract)
         if problem is not None:
-            raise DataInvalid(source="the examples", problem=problem, place=f"row {number}", remedy=FORMS[contract.kind])
+            raise DataInvalid(source="the examples", problem=problem, place=example.place or f"row {number}", remedy=FORMS[contract.kind])
     now = house.clock()
     snapshot = replace(_freeze(house, task, first_snapshot(examples, seed=SEED), now), origin="person")
     with house.unit_of_work() as uow:

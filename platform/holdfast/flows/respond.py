@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from holdfast.domain.alerts import Alert, fingerprint_of
+from holdfast.domain.alerts import LIVING, Alert, fingerprint_of
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.diagnosis import Case, Diagnosis, diagnose, family_of
 from holdfast.domain.ids import AdapterDigest, AlertId, RetrainingId, TaskName, derive
@@ -30,7 +30,6 @@ NEW_ROWS = 50
 DIAGNOSED_AGAIN = 10
 """The same for labels."""
 HELD = "retraining held: "
-LIVING = ("open", "acknowledged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,20 @@ from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.gates import pick_rung
 from holdfast.domain.ids import AlertId, RetrainingId, SnapshotDigest, TaskName, derive
 from holdfast.domain.records import to_plain
-from holdfast.domain.retraining import ENDED, LEASE_S, SEED, Retraining, TrainedRung, TrainingPlan, TrainingResult, rungs_of
+from holdfast.domain.retraining import (
+    ENDED,
+    LEASE_S,
+    SEED,
+    Hold,
+    Retraining,
+    TrainedRung,
+    TrainingPlan,
+    TrainingResult,
+    decide_by_hand,
+    rungs_of,
+)
 from holdfast.domain.tasks import TaskContract
-from holdfast.errors import Conflict, GateRefused, HoldfastError, LeaseLost, NotFound, PartUnavailable
+from holdfast.errors import Conflict, GateRefused, HoldfastError, LeaseLost, NotFound, PartUnavailable, RetrainingHeld
 from holdfast.flows import freeze, judge, promote
 from holdfast.ports import House, UnitOfWork
 
@@ -40,11 +51,13 @@ def request(
     alert_id: AlertId | None = None,
     since_seq: int = 0,
     key: str | None = None,
+    anyway: bool = False,
 ) -> Retraining:
     """Ask for a training of a task; asking again with the same key returns the same retraining.
 
     A task without a champion is trained on its newest snapshot; another one on its champion's rows and all labels since.
-    Raises NotFound (task, or a first training without data), Conflict when one is under way under another key.
+    Raises NotFound (task, or a first training without data), Conflict when one is under way under another key, RetrainingHeld while an
+    alert says that the inputs come broken, unless ``anyway``.
     """
     now = house.clock()
     with house.unit_of_work() as uow:
@@ -53,29 +66,32 @@ def request(
         snapshots = uow.snapshots.of_task(task)
         if assignment is None and not snapshots:
             raise NotFound(kind="dataset of task", name=task)
-        earlier = uow.retrainings.of_task(task)
         wanted = Retraining(
-            retraining_id=RetrainingId(derive("rtr", task, key or f"{actor} {now.isoformat()}")),
-            task=task,
-            alert_id=alert_id,
-            reason=reason,
-            requested_by=actor,
-            requested_at=now,
-            since_seq=since_seq,
-            due_at=now,
-            champion_digest=assignment.champion if assignment else None,
-            snapshot_digest=None if assignment else snapshots[0].digest,
-        )
-        running = [r for r in earlier if r.state not in ENDED and r.retraining_id != wanted.retraining_id]
+            retraining_id=RetrainingId(derive("rtr", task, key or f"{actor} {now.isoformat()}")), task=task, alert_id=alert_id,
+            reason=reason, requested_by=actor, requested_at=now, since_seq=since_seq, due_at=now,
+            champion_digest=assignment.champion if assignment else None, snapshot_digest=None if assignment else snapshots[0].digest,
+        )  # fmt: skip
+        earlier = {r.retraining_id: r for r in uow.retrainings.of_task(task)}
+        if wanted.retraining_id not in earlier:
+            wanted = replace(wanted, forced_over=_insisted(uow, task, anyway))
+        running = [r for r in earlier.values() if r.state not in ENDED and r.retraining_id != wanted.retraining_id]
         if running:
             _supersede(uow, running[0], now)
         stored = uow.retrainings.request(wanted)
         if stored == wanted:
-            body = {"retraining": stored.retraining_id, "reason": reason, "alert": alert_id}
+            body = {"retraining": stored.retraining_id, "reason": reason, "alert": alert_id, "forced_over": stored.forced_over}
             uow.ledger.append(at=now, kind="retraining.requested", task=task, actor=actor, body=body)
         uow.commit()
     house.doorbell.ring("holdfast.advance_retraining", stored.retraining_id)
     return stored
+
+
+def _insisted(uow: UnitOfWork, task: TaskName, anyway: bool) -> AlertId | None:
+    """The alert in spite of which a person wants the training. Raises RetrainingHeld when they do not insist."""
+    decision = decide_by_hand(uow.alerts.of_task(task), anyway=anyway)
+    if isinstance(decision, Hold):
+        raise RetrainingHeld(task=task, reason=decision.reason)
+    return decision.over
 
 
 def _supersede(uow: UnitOfWork, running: Retraining, now: datetime) -> None:
@@ -175,19 +191,10 @@ def _plan(house: House, r: Retraining) -> TrainingPlan:
     assert r.snapshot_digest is not None, "a training without rows is never started"
     rows = house.snapshots.load(r.snapshot_digest)
     return TrainingPlan(
-        key=r.retraining_id,
-        task=r.task,
-        base=contract.base,
-        base_digest=house.base_digests[contract.base],
-        labels=_labels_of(contract, rows),
-        max_tokens=contract.max_tokens,
-        rungs=rungs_of(contract.retraining),
-        lora=contract.retraining.lora,
-        seed=SEED,
-        snapshot_digest=r.snapshot_digest,
-        champion_digest=r.champion_digest,
-        kind=contract.kind,
-    )
+        key=r.retraining_id, task=r.task, base=contract.base, base_digest=house.base_digests[contract.base],
+        labels=_labels_of(contract, rows), max_tokens=contract.max_tokens, rungs=rungs_of(contract.retraining),
+        lora=contract.retraining.lora, seed=SEED, snapshot_digest=r.snapshot_digest, champion_digest=r.champion_digest, kind=contract.kind,
+    )  # fmt: skip
 
 
 def _labels_of(contract: TaskContract, rows: Sequence[SnapshotRow]) -> tuple[str, ...]:
@@ -215,15 +222,9 @@ def _take_in(house: House, r: Retraining, result: TrainingResult) -> Retraining:
         uow.commit()
     beside = [rung.digest for name, rung in by_rung.items() if name != chosen]
     return replace(
-        r,
-        state="trained",
-        candidate_digest=by_rung[chosen].digest,
-        beside_digest=beside[0] if beside else None,
-        train_seconds=sum(rung.seconds for rung in result.rungs),
-        progress=1.0,
-        due_at=now,
-        error=None,
-    )
+        r, state="trained", candidate_digest=by_rung[chosen].digest, beside_digest=beside[0] if beside else None,
+        train_seconds=sum(rung.seconds for rung in result.rungs), progress=1.0, due_at=now, error=None,
+    )  # fmt: skip
 
 
 def _put_version(uow: UnitOfWork, house: House, r: Retraining, rung: TrainedRung, now: datetime) -> None:
@@ -246,6 +247,7 @@ def _put_version(uow: UnitOfWork, house: House, r: Retraining, rung: TrainedRung
                 code_revision=house.code_revision,
                 parent_digest=r.champion_digest,
                 seed=SEED,
+                forced_over=r.forced_over,
             ),
             created_at=now,
             train_seconds=rung.seconds,

@@ -73,7 +73,7 @@ def make_state(settings: Settings, connection: Connection, *, capture: bool = Tr
         spool, functools.partial(record_captures, parts.log), segment_rows=serving.spool_segment_rows, limit_bytes=serving.spool_mib << 20
     )
     labels = LabelBuffer(
-        spool / "labels", functools.partial(record_feedback, parts.unit_of_work, parts.log), parts.clock,
+        settings.label_spool, functools.partial(record_feedback, parts.unit_of_work, parts.log), parts.clock,
         limit_bytes=serving.feedback_mib << 20, wait_s=serving.feedback_wait_s,
     )  # fmt: skip
     replica_count = max(serving.replica_count, serving.replica_count_max)

@@ -89,7 +89,7 @@ class MemoryCaptureLog:
 
     def count(self, task: TaskName) -> int:
         """See the port."""
-        return len(self._captures.get(task, []))
+        return sum(capture.route != "shadow" for capture in self._captures.get(task, []))
 
     def label_count(self, task: TaskName) -> int:
         """See the port."""

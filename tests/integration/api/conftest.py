@@ -22,6 +22,7 @@ from holdfast.api.app import build
 from holdfast.api.console.sessions import COOKIE
 from holdfast.api.keys import ensure_admin_key, hash_of
 from holdfast.domain.adapters import AdapterVersion
+from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, Label, Prediction
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.gates import CriterionResult
@@ -142,43 +143,17 @@ def _seed_drifted(place: Place) -> None:
         a_version(digest=a_digest(n), number=i + 1, rung=r) for i, (n, r) in enumerate([("t1", "lora"), ("t2", "lora"), ("t3", "head")])
     )
     contract = a_contract(promotion=PromotionPolicy(mode="suggest"), description="Route support tickets to the right desk.")
-    alert = an_alert(
-        opened_at=NOON + timedelta(minutes=20), adapter_digest=first.digest, event_seq=612, onset_seq=410,
-        diagnosis=Diagnosis(
-            cause="concept change", action="retrain", evidence={"share_wrong": 0.41, "share_wrong_before": 0.08},
-            sentence="41 % of answers are wrong since capture 410 (8 % before), while the inputs look as they did: "
-            "the meaning of 'delivery' changed.",
-        ),
-    )  # fmt: skip
-    criteria = (
-        CriterionResult(
-            name="better_on_recent",
-            outcome="pass",
-            observed=0.31,
-            lower=0.18,
-            upper=0.43,
-            threshold=0.0,
-            row_count=90,
-            reason="right on 31 % more of the recent rows",
-        ),
-        CriterionResult(
-            name="no_loss_on_past",
-            outcome="pass",
-            observed=-0.004,
-            lower=-0.03,
-            upper=0.02,
-            threshold=-0.05,
-            row_count=240,
-            reason="loses at most 3 % of the past rows",
-        ),
-    )
-    verdict = a_verdict(candidate=second.digest, champion=first.digest, criteria=criteria, policy_digest=digest_of(contract))
+    alert = _concept_change(first)
+    verdict = a_verdict(candidate=second.digest, champion=first.digest, criteria=PASSED, policy_digest=digest_of(contract))
     run = a_retraining(
         requested_at=NOON + timedelta(minutes=21), due_at=NOON + timedelta(minutes=31),
         alert_id=alert.alert_id, reason=f"alert {alert.alert_id}", state="judged",
         candidate_digest=second.digest, beside_digest=beside.digest, labels_used=214, train_seconds=74.0, attempt=1, progress=1.0,
         verdict_id=verdict.verdict_id, champion_digest=first.digest, requested_by="loop",
     )  # fmt: skip
+    monitors = a_monitor_set(
+        adapter_digest=first.digest, readings=_readings(17.2), capture_cursor=800, updated_at=NOON + timedelta(minutes=29)
+    )
     with place.house.unit_of_work() as work:
         work.contracts.put(contract, NOON)
         for version in (first, second, beside):
@@ -186,11 +161,7 @@ def _seed_drifted(place: Place) -> None:
         work.assignments.next_generation()
         work.assignments.put(an_assignment(champion=first.digest), expected_generation=None)
         work.assignments.publish(a_route(champion=first.digest))
-        work.monitors.put(
-            a_monitor_set(
-                adapter_digest=first.digest, readings=_readings(17.2), capture_cursor=800, updated_at=NOON + timedelta(minutes=29)
-            )
-        )
+        work.monitors.put(monitors)
         work.alerts.put(alert)
         work.verdicts.put(verdict)
         work.retrainings.request(run)
@@ -201,6 +172,27 @@ def _seed_drifted(place: Place) -> None:
     _traffic(place, "tickets", 800, [0.06, 0.08, 0.1, 0.4, 0.45], first)
     (place.folder / "reports").mkdir(parents=True, exist_ok=True)
     (place.folder / "reports" / "1.html").write_text("<!doctype html><h1>Drift</h1><script>document.title='ran'</script>")
+
+
+def _concept_change(version: AdapterVersion) -> Alert:
+    sentence = "41 % of answers are wrong now (8 % before), while the inputs look as they did: the meaning of 'delivery' changed."
+    evidence = {"share_wrong": 0.41, "share_wrong_before": 0.08}
+    return an_alert(
+        opened_at=NOON + timedelta(minutes=20), adapter_digest=version.digest, event_seq=612, onset_seq=410,
+        diagnosis=Diagnosis(cause="concept change", action="retrain", evidence=evidence, sentence=sentence),
+    )  # fmt: skip
+
+
+PASSED = (
+    CriterionResult(
+        name="better_on_recent", outcome="pass", observed=0.31, lower=0.18, upper=0.43, threshold=0.0, row_count=90,
+        reason="right on 31 % more of the recent rows",
+    ),
+    CriterionResult(
+        name="no_loss_on_past", outcome="pass", observed=-0.004, lower=-0.03, upper=0.02, threshold=-0.05, row_count=240,
+        reason="loses at most 3 % of the past rows",
+    ),
+)  # fmt: skip
 
 
 def _seed_healing(place: Place) -> None:

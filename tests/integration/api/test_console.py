@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.domain.diagnosis import Diagnosis
+from holdfast.testing.record_builders import a_capture, an_alert
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -99,6 +102,30 @@ def test_the_page_of_a_task_shows_both_rungs_the_verdict_in_words_and_the_plot(f
     assert 'style="' not in page, "the policy of the page forbids inline styles"
 
 
+def test_a_refused_deed_sets_the_commands_that_mend_it_as_such(fleet: Any) -> None:
+    page = fleet.browser().get("/tasks/<none>").text
+    assert "There is no task &#39;&lt;none&gt;&#39;" in page
+    assert "See what there is with <code>holdfast task list</code>" in page
+
+
+def test_a_change_is_dated_and_never_named_by_a_position_in_the_log_of_the_home(fleet: Any) -> None:
+    words = text_of(fleet.browser().get("/tasks/tickets").text)
+    at = next(c for c in fleet.house.log.after("tickets", 0) if c.seq == 410).captured_at  # the onset of its quality monitor and alert
+    assert words.count(f"about {at:%d %b %H:%M:%S}") == 2
+    for position in ("capture 410", "about 410", "capture 612"):
+        assert position not in words
+
+
+def test_shadow_copies_are_neither_counted_nor_listed_among_the_captures(fleet: Any) -> None:
+    before = fleet.house.log.count("quiet")
+    copies = [a_capture(n, capture_id=f"quiet-{n}~shadow", task="quiet", text="a copy", route="shadow") for n in range(20)]
+    fleet.house.log.append(copies)
+    page = fleet.browser().get("/tasks/quiet").text
+    assert f"<dd>{before:,}</dd>" in page
+    assert "a copy" not in page
+    assert page.count('name="capture_id"') > 0
+
+
 def test_what_a_stranger_wrote_is_text_and_never_markup(fleet: Any) -> None:
     page = fleet.browser().get("/tasks/tickets").text + fleet.browser().get("/tasks/intents").text
     assert "<script>alert" not in page
@@ -145,6 +172,22 @@ def test_pressing_retrain_twice_on_one_page_asks_once(fleet: Any) -> None:
         assert browser.post("/tasks/quiet/retrain", data={"csrf": csrf_of(page), "key": key[1], "reason": "r"}).status_code == 303
     with fleet.house.unit_of_work() as work:
         assert len(work.retrainings.of_task("quiet")) == 1
+
+
+def test_while_inputs_come_broken_the_retrain_form_says_so_and_wants_to_be_told_to_go_on(fleet: Any) -> None:
+    broken = Diagnosis(cause="upstream break", action="wait", sentence="38% of recent inputs are empty, against 0% before")
+    with fleet.house.unit_of_work() as work:
+        work.alerts.put(an_alert(7, task="quiet", diagnosis=broken))
+        work.commit()
+    browser = fleet.browser()
+    page = browser.get("/tasks/quiet").text
+    assert "Held: alert" in page
+    form = {"csrf": csrf_of(page), "key": "k", "reason": "r"}
+    refused = browser.post("/tasks/quiet/retrain", data=form)
+    assert refused.status_code == 409
+    assert "No training of task quiet is started" in text_of(refused.text)
+    assert browser.post("/tasks/quiet/retrain", data=form | {"anyway": "true"}).status_code == 303
+    assert "forced over alert" in browser.get("/tasks/quiet").text
 
 
 @pytest.mark.parametrize("token", ["", "x" * 43])

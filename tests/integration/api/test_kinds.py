@@ -90,6 +90,7 @@ def test_the_console_shows_an_answer_in_words_and_takes_its_label(place: Any, ca
     task = a_task(place, kind, said)
     browser = place.browser()
     page = browser.get(f"/tasks/{task}").text
+    assert "ccuracy" not in page
     assert f"<td>{shown}</td>" in page
     token = re.search(r'name="csrf" value="([^"]+)"', page)
     assert token is not None

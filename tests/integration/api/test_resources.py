@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.records import digest_of
 from holdfast.errors import LeaseLost, StorageRefused
 from holdfast.testing.memory_log import MemoryCaptureLog
@@ -79,6 +80,13 @@ def test_one_bad_row_refuses_the_data_set_with_its_place_and_stores_nothing(
     assert word in answer.json()["detail"]
     assert row in answer.json()["detail"]
     assert admin.get("/api/v1/tasks/tickets/datasets").json() == []
+
+
+def test_a_mistake_is_named_by_the_place_that_the_example_came_with(admin: TestClient) -> None:
+    admin.post("/api/v1/tasks", json=CONTRACT)
+    bad = {"text": "a", "label": "refunds", "place": "line 33"}
+    answer = admin.post("/api/v1/tasks/tickets/datasets", json={"examples": [*rows(30), bad]})
+    assert "(at line 33)" in answer.json()["detail"]
 
 
 def test_data_of_one_class_is_refused_and_a_dry_run_lists_every_mistake(admin: TestClient) -> None:
@@ -237,3 +245,16 @@ def test_the_view_of_a_task_says_what_a_person_needs_to_know(fleet: Place) -> No
     assert [r["status"] for r in view["monitors"]] == ["alarm", "quiet", "quiet", "not enough data"]
     assert [a["state"] for a in view["alerts"]] == ["open"]
     assert fleet.client().get("/api/v1/tasks/tickets/reports").json()[0]["row_count"] == 500
+
+
+def test_a_retraining_on_broken_inputs_is_a_conflict_with_a_code_unless_it_is_wanted_anyway(fleet: Any) -> None:
+    broken = Diagnosis(cause="upstream break", action="wait", sentence="38% of recent inputs are empty, against 0% before")
+    alert = an_alert(7, task="quiet", diagnosis=broken)
+    with fleet.house.unit_of_work() as work:
+        work.alerts.put(alert)
+        work.commit()
+    refused = fleet.client().post("/api/v1/tasks/quiet/retrainings", json={"reason": "by hand"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "retraining_held")
+    assert "38% of recent inputs are empty" in refused.json()["detail"]
+    forced = fleet.client().post("/api/v1/tasks/quiet/retrainings", json={"reason": "by hand", "anyway": True})
+    assert (forced.status_code, forced.json()["forced_over"]) == (202, alert.alert_id)

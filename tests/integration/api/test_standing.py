@@ -11,6 +11,7 @@ import pytest
 from holdfast.api.console.sentence import fleet_sentence
 from holdfast.api.series import LabelledRow, SeriesCache, windows_of
 from holdfast.api.standing import Standing, TaskFacts, facts_of, standing_of
+from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.ids import TaskName
 from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
 from holdfast.testing.clock import NOON
@@ -52,6 +53,20 @@ def test_a_passed_candidate_waits_for_a_person_only_when_the_contract_says_so_or
     verdict = replace(drifted.verdict, champion=None)
     found = of(fleet, "tickets", contract=automatic, assignment=None, retrainings=(first,), verdict=verdict)
     assert (found.state, found.deed) == ("needs you", "promote")
+
+
+def test_a_first_version_is_starting_and_heals_nothing(fleet: Any) -> None:
+    training = a_retraining(3, task=TaskName("fresh"), state="training", progress=0.3, champion_digest=None)
+    found = of(fleet, "fresh", retrainings=(training,))
+    assert (found.state, found.step, found.deed_text) == ("starting", "training 30%", "See progress")
+    assert of(fleet, "quiet", route=None).state == "starting", "its first champion warms"
+    assert of(fleet, "quiet", retrainings=(training,)).state == "healing"
+
+
+def test_what_follows_a_diagnosis_begins_a_new_sentence(fleet: Any) -> None:
+    bare = Diagnosis(cause="concept change", action="retrain", sentence="most often sales answered as billing")
+    found = of(fleet, "tickets", open_alerts=(an_alert(diagnosis=bare),))
+    assert found.why == "Most often sales answered as billing. The gate passed v2; it waits for you."
 
 
 def test_a_verdict_that_expired_is_not_offered(fleet: Any) -> None:

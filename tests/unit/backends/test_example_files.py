@@ -70,7 +70,7 @@ def test_history_is_sorted_by_time_and_equal_times_keep_their_order(tmp_path: Pa
 def test_a_year_and_milliseconds_are_times_and_words_are_not(tmp_path: Path) -> None:
     lines = '{"text":"a","label":"x","time":2020}\n{"text":"b","label":"x","time":1772323200000}\n'
     assert [row.at.year for row in read_history(write(tmp_path / "a.jsonl", lines))] == [2020, 2026]
-    with pytest.raises(DataInvalid, match=r"'soon' is not a time \(at row 2, column time\)"):
+    with pytest.raises(DataInvalid, match=r"'soon' is not a time \(at line 2, column time\)"):
         read_history(write(tmp_path / "b.csv", "text,label,time\na,x,soon\n"))
 
 
@@ -83,19 +83,19 @@ def test_pairs_of_labels_are_read(tmp_path: Path) -> None:
     [
         ("a.csv", "", "it is empty"),
         ("a.csv", "text,label\n", "no usable row"),
-        ("a.csv", "text,label\na,x\n,y\n", "the text is empty (at row 3, column text)"),
-        ("a.csv", "text,label\na,x\nb,\n", "the label is empty (at row 3, column label)"),
-        ("a.csv", "text,label\na,x\nb\n", "it has 1 cells, the first row has 2 (at row 3)"),
-        ("a.csv", "first,second\na,x\n", "no column is named like a text; the columns are first, second (at row 2)"),
+        ("a.csv", "text,label\na,x\n,y\n", "the text is empty (at line 3, column text)"),
+        ("a.csv", "text,label\na,x\nb,\n", "the label is empty (at line 3, column label)"),
+        ("a.csv", "text,label\na,x\nb\n", "it has 1 cells, the header has 2 (at line 3)"),
+        ("a.csv", "first,second\na,x\n", "no column is named like a text; the columns are first, second (at line 2)"),
         ("a.csv", "text,text,label\na,b,c\n", "the column 'text' is there twice"),
         ("a.csv", 'text,label\n"a"b,x\n', "it is not CSV"),
-        ("a.csv", b"text,label\n\xff\xfe,x\n", "is not UTF-8 (at row 2)"),
-        ("a.csv", b"text,label\n\x00\x01,x\n", "it is binary (at row 2)"),
+        ("a.csv", b"text,label\n\xff\xfe,x\n", "is not UTF-8 (at line 2)"),
+        ("a.csv", b"text,label\n\x00\x01,x\n", "it is binary (at line 2)"),
         ("a.csv.gz", b"", "it is empty"),
-        ("a.jsonl", '{"text": "a", "label": "x"}\n{oops\n', "it is not JSON (at row 2, column 2)"),
+        ("a.jsonl", '{"text": "a", "label": "x"}\n{oops\n', "it is not JSON (at line 2, column 2)"),
         ("a.jsonl", "[1]\n", "it is not a JSON object"),
-        ("a.jsonl", '{"text": 5, "label": "x"}\n', "it is not a text but 5 (at row 1, column text)"),
-        ("a.jsonl", '{"text": "a", "label": null}\n', "the value is missing (at row 1, column label)"),
+        ("a.jsonl", '{"text": 5, "label": "x"}\n', "it is not a text but 5 (at line 1, column text)"),
+        ("a.jsonl", '{"text": "a", "label": null}\n', "the value is missing (at line 1, column label)"),
         ("a.jsonl", json.dumps({"text": "a" * 20_001, "label": "x"}), "20001 characters; 20000 are allowed"),
         ("a.parquet", "PAR1 not at all", "it is not a readable Parquet file"),
         ("a.xlsx", "PK", "its name does not say its format"),

@@ -8,15 +8,18 @@ from datetime import timedelta
 
 import pytest
 
+from holdfast.domain.alerts import Alert
+from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.ids import AdapterDigest, RetrainingId
 from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import Retraining, TrainingPlan, TrainingResult
 from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
-from holdfast.errors import Conflict, LabelUnknown, NotFound
+from holdfast.errors import Conflict, LabelUnknown, NotFound, RetrainingHeld
 from holdfast.flows import freeze, promote, retrain, roll_out
 from holdfast.ports import House
 from holdfast.testing.builders import TASK, a_capture, a_contract, a_house, a_label, a_replica_report, an_example
 from holdfast.testing.clock import SteppedClock
+from holdfast.testing.record_builders import an_alert
 from holdfast.testing.twins import CannedTrainer, ListDoorbell, MemoryRegistry
 
 
@@ -67,6 +70,48 @@ def test_a_first_training_waits_for_a_person_and_never_promotes_itself() -> None
     assert done.champion_digest is None
     with house.unit_of_work() as uow:
         assert uow.assignments.all()[TASK].champion == done.candidate_digest
+
+
+BROKEN = Diagnosis(cause="upstream break", action="wait", sentence="38% of recent inputs are empty, against 0% before")
+
+
+def house_with_broken_inputs() -> tuple[House, Alert]:
+    house = house_with_data()
+    alert = an_alert(diagnosis=BROKEN, state="acknowledged", adapter_digest=promoted_first(house).candidate_digest)
+    with house.unit_of_work() as uow:
+        uow.alerts.put(alert)
+        uow.commit()
+    return house, alert
+
+
+def test_a_training_asked_for_by_hand_is_refused_while_an_alert_says_that_the_inputs_come_broken() -> None:
+    house, alert = house_with_broken_inputs()
+    with pytest.raises(RetrainingHeld, match=r"38% of recent inputs are empty.*--anyway"):
+        retrain.request(house, TASK, reason="by hand", actor="me")
+    with house.unit_of_work() as uow:
+        assert len(uow.retrainings.of_task(TASK)) == 1, "the first"
+        uow.alerts.put(replace(alert, state="false alarm"))
+        uow.commit()
+    assert retrain.request(house, TASK, reason="by hand", actor="me").forced_over is None
+
+
+def test_a_forced_training_says_so_in_the_ledger_and_in_the_lineage_of_its_versions() -> None:
+    house, alert = house_with_broken_inputs()
+    label_new_captures(house, 250, alert.adapter_digest)
+    forced = retrain.request(house, TASK, reason="by hand", actor="me", key="k", anyway=True)
+    assert forced.forced_over == alert.alert_id
+    assert retrain.request(house, TASK, reason="by hand", actor="me", key="k") == forced, "asking again is asking once"
+    done = run(house, forced, until=frozenset({"judged", "promoted", "refused"}))
+    assert done.candidate_digest is not None
+    with house.unit_of_work() as uow:
+        asked = [json.loads(e.body) for e in uow.ledger.entries() if e.kind == "retraining.requested"]
+        assert [body["forced_over"] for body in asked] == [None, alert.alert_id]
+        assert uow.versions.get(done.candidate_digest).lineage.forced_over == alert.alert_id
+
+
+def test_anyway_without_a_broken_input_forces_nothing() -> None:
+    house = house_with_data()
+    assert retrain.request(house, TASK, reason="first", actor="me", anyway=True).forced_over is None
 
 
 def test_the_verdict_stands_in_the_ledger_with_the_digest_of_the_fingerprint_that_was_sealed() -> None:

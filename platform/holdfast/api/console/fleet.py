@@ -47,7 +47,7 @@ def _row(facts: TaskFacts, standing: Standing, now: datetime) -> FleetRow:
         task=facts.contract.task,
         facts=facts,
         standing=standing,
-        spark=sparkline(facts.labelled.points, facts.contract.floor),
+        spark=sparkline(facts.labelled.points, facts.contract.floor, facts.contract.metric),
         labels=labels_words(facts, now),
         href=f"/tasks/{facts.contract.task}#{anchor(standing)}",
     )
@@ -65,5 +65,7 @@ def labels_words(facts: TaskFacts, now: datetime) -> str:
 
 def anchor(standing: Standing) -> str:
     """The part of the task page where the deed is done."""
+    if standing.state == "starting":
+        return "retrainings"
     places = {"promote": "versions", "roll back": "versions", "retrain": "retrainings", "label": "captures", "bring data": "data"}
     return places.get(standing.deed, "monitors")

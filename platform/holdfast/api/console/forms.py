@@ -59,10 +59,11 @@ def press_roll_back(task: str, house: HouseOf, caller: Caller, expected: Expecte
 
 @router.post("/retrain")
 def press_retrain(
-    task: str, house: HouseOf, caller: Caller, key: Annotated[str, Form(max_length=100)], reason: Reason = ""
-) -> RedirectResponse:
+    task: str, *, house: HouseOf, caller: Caller, key: Annotated[str, Form(max_length=100)], reason: Reason = "",
+    anyway: Annotated[bool, Form()] = False,
+) -> RedirectResponse:  # fmt: skip
     """Pressing twice on one page is asking once: the page gave the key."""
-    retrain.request(house, TaskName(task), reason=reason or "asked for in the console", actor=caller, key=f"console {key}")
+    retrain.request(house, TaskName(task), reason=reason or "asked for in the console", actor=caller, key=f"console {key}", anyway=anyway)
     return _back(task, "retrainings")
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from markupsafe import Markup, escape
 
 from holdfast.api.series import WindowPoint
+from holdfast.domain.tasks import Metric, TaskContract, titled
 
 SPARK = (120, 28)
 PLOT = (920, 250)
@@ -52,8 +53,8 @@ class _Scale:
         return PLOT[1] - BOTTOM - share * (PLOT[1] - TOP - BOTTOM)
 
 
-def sparkline(points: Sequence[WindowPoint], floor: float) -> Markup:
-    """Accuracy over time, small, with the floor as a broken line; empty when there is nothing to show."""
+def sparkline(points: Sequence[WindowPoint], floor: float, metric: Metric) -> Markup:
+    """The metric over time, small, with the floor as a broken line; empty when there is nothing to show."""
     if len(points) < 2:
         return Markup("")
     width, height = SPARK
@@ -62,7 +63,7 @@ def sparkline(points: Sequence[WindowPoint], floor: float) -> Markup:
     ys = [height - 3 - (p.value - least) / (1 - least or 1) * (height - 6) for p in points]
     floor_y = height - 3 - (floor - least) / (1 - least or 1) * (height - 6)
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
-    text = f"Accuracy from {points[0].value:.0%} to {points[-1].value:.0%} over {len(points)} windows; floor {floor:.0%}"
+    text = f"{titled(metric)} from {points[0].value:.0%} to {points[-1].value:.0%} over {len(points)} windows; floor {floor:.0%}"
     return Markup(
         f'<svg class="spark" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{text}">'
         f'<title>{text}</title><line class="floor" x1="0" x2="{width}" y1="{floor_y:.1f}" y2="{floor_y:.1f}"/>'
@@ -70,16 +71,18 @@ def sparkline(points: Sequence[WindowPoint], floor: float) -> Markup:
     )
 
 
-def accuracy_plot(points: Sequence[WindowPoint], floor: float, marks: Sequence[Mark], spans: Sequence[Span] = ()) -> Markup:
-    """Accuracy per window with its band, the floor, and what happened meanwhile; empty when there is no window."""
+def score_plot(points: Sequence[WindowPoint], contract: TaskContract, marks: Sequence[Mark], spans: Sequence[Span] = ()) -> Markup:
+    """The contract's metric per window with its band, the floor, and what happened meanwhile; empty when there is no window."""
     if not points:
         return Markup("")
+    floor = contract.floor
     scale = _scale(points, floor)
     inside = [m for m in marks if scale.begin <= m.at <= scale.end]
     over = [s for s in spans if s.end >= scale.begin and s.begin <= scale.end]
     width, height = PLOT
     last = points[-1]
-    text = f"Accuracy in {len(points)} windows, now {last.value:.0%} ({last.lower:.0%} to {last.upper:.0%}); floor {floor:.0%}"
+    interval = f"({last.lower:.0%} to {last.upper:.0%})"
+    text = f"{titled(contract.metric)} in {len(points)} windows, now {last.value:.0%} {interval}; floor {floor:.0%}"
     parts = [_axes(scale), *(_span(scale, s) for s in over), _band(scale, points), _floor(scale, floor), *_marks(scale, inside)]
     return Markup(
         f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{text}"><title>{text}</title>{"".join(parts)}</svg>'
@@ -104,13 +107,22 @@ def _axes(scale: _Scale) -> str:
         y = scale.y(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.0%}</text>')
+    return "".join([*parts, *_instants(scale)])
+
+
+def _instants(scale: _Scale) -> list[str]:
+    """Up to six instants below the plot, in a form in which they differ; one that reads like the one before it is left out."""
     span = scale.end - scale.begin
-    form = "%H:%M:%S" if span < timedelta(minutes=20) else "%H:%M" if span < timedelta(days=1) else "%d %b"
+    forms = {timedelta(minutes=20): "%H:%M:%S", timedelta(days=1): "%H:%M", timedelta(days=6): "%d %b %H:%M"}
+    form = next((form for limit, form in forms.items() if span < limit), "%d %b")
+    parts, before = [], ""
     for i in range(6):
         at = scale.begin + span * (i / 5)
         anchor = "start" if i == 0 else "end" if i == 5 else "middle"
-        parts.append(f'<text class="tick" x="{scale.x(at):.1f}" y="{PLOT[1] - 8}" text-anchor="{anchor}">{at:{form}}</text>')
-    return "".join(parts)
+        if f"{at:{form}}" != before:
+            before = f"{at:{form}}"
+            parts.append(f'<text class="tick" x="{scale.x(at):.1f}" y="{PLOT[1] - 8}" text-anchor="{anchor}">{before}</text>')
+    return parts
 
 
 def _band(scale: _Scale, points: Sequence[WindowPoint]) -> str:

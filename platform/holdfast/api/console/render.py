@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
+import re
 from datetime import datetime
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from holdfast.api.console.sessions import Session
 from holdfast.api.failures import status_of
 from holdfast.api.series import RecentScore
-from holdfast.api.standing import duration
+from holdfast.api.standing import duration, sentence
 from holdfast.domain.answers import labels_in
 from holdfast.domain.answers import show as show_answer
 from holdfast.errors import HoldfastError
 
-ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "healthy": "●", "unknown": "?"}
+ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "starting": "▷", "healthy": "●", "unknown": "?"}
 """A shape for each state, so that none is told by colour alone."""
 OUTCOMES = {"pass": "✓ pass", "fail": "✗ fail", "need more": "… need more"}
 
@@ -40,6 +42,8 @@ def _templates() -> Environment:
             "slug": slug,
             "number": number,
             "span": duration,
+            "sentence": sentence,
+            "commands": commands,
             "answer": show_answer,
             "labels": labels_in,
         }
@@ -100,6 +104,15 @@ def score_words(score: RecentScore | None) -> str:
 def short_digest(digest: str | None) -> str:
     """The first twelve digits of a digest."""
     return "–" if not digest else digest.removeprefix("sha256:")[:12]
+
+
+def commands(text: str) -> Markup:
+    """A text in which the words between backticks, which are commands, are set as such.
+
+    >>> commands("run `holdfast up` & look")
+    Markup('run <code>holdfast up</code> &amp; look')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def slug(text: str) -> str:

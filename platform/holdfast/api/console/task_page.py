@@ -12,21 +12,24 @@ from fastapi.responses import FileResponse, HTMLResponse
 from markupsafe import Markup
 
 from holdfast.api.console.fleet import anchor, labels_words
-from holdfast.api.console.plots import Mark, Span, accuracy_plot, range_bar, share_bar
+from holdfast.api.console.plots import Mark, Span, range_bar, score_plot, share_bar
 from holdfast.api.console.render import page
 from holdfast.api.dependencies import HouseOf, SettingsOf
 from holdfast.api.standing import TaskFacts, facts_of, standing_of
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture
 from holdfast.domain.gates import CriterionResult, Verdict
-from holdfast.domain.ids import TaskName
+from holdfast.domain.ids import AlertId, TaskName
 from holdfast.domain.monitors import MonitorReading
 from holdfast.domain.promotions import Promotion
+from holdfast.domain.retraining import Hold, decide_by_hand
+from holdfast.domain.tasks import titled
 from holdfast.errors import NotFound
 from holdfast.ports import House
 
 router = APIRouter()
 SHOWN_CAPTURES = 12
+SHOWN_ALERTS = 8
 SHOWN_RETRAININGS = 5
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' data: blob:; "
@@ -46,6 +49,8 @@ class History:
     captures: tuple[Capture, ...]
     labels: dict[str, str]
     """Capture id to its newest label, of the captures shown."""
+    onsets: dict[AlertId, datetime]
+    """Alert id to when its change began, as near as the monitors say; of the alerts shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class MonitorRow:
     share: float
     """Of its threshold, 0..1 and beyond."""
     bar: Markup
+    since: datetime | None
+    """When the change began, as near as it says; None while nothing speaks for one."""
 
 
 @router.get("/tasks/{task}")
@@ -75,11 +82,14 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         standing=standing,
         living=[r for r in facts.replicas if (now - r.reported_at).total_seconds() <= settings.loop.replica_silence_s],
         anchor=anchor(standing),
+        metric=titled(facts.contract.metric),
         labels=labels_words(facts, now),
-        plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
-        monitors=[_monitor_row(r) for r in facts.monitors.readings] if facts.monitors else [],
+        plot=score_plot(facts.labelled.points, facts.contract, _marks(facts, history), _spans(facts, history, now)),
+        monitors=[_monitor_row(house, facts, r) for r in facts.monitors.readings] if facts.monitors else [],
         reports=reports,
         history=history,
+        alerts=history.alerts[:SHOWN_ALERTS],
+        held=_held(facts),
         retrainings=facts.retrainings[:SHOWN_RETRAININGS],
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
@@ -108,10 +118,17 @@ def _history(house: House, facts: TaskFacts) -> History:
         alerts, promotions = work.alerts.of_task(task), work.promotions.of_task(task)
         ids = [r.verdict_id for r in facts.retrainings[:SHOWN_RETRAININGS] if r.verdict_id]
         verdicts = {str(i): work.verdicts.get(i) for i in ids}
-    captures = house.log.newest(task, SHOWN_CAPTURES)
+    captures = tuple(c for c in house.log.newest(task, 2 * SHOWN_CAPTURES) if c.route != "shadow")[-SHOWN_CAPTURES:]
     known = house.log.labelled_since(task, captures[0].seq) if captures else ()
     labels = {str(k.capture.capture_id): k.label.value for k in known}
-    return History(alerts=alerts, promotions=promotions, verdicts=verdicts, captures=captures[::-1], labels=labels)
+    onsets = {a.alert_id: at for a in alerts[:SHOWN_ALERTS] if (at := _answered_at(house, task, a.onset_seq)) is not None}
+    return History(alerts=alerts, promotions=promotions, verdicts=verdicts, captures=captures[::-1], labels=labels, onsets=onsets)
+
+
+def _answered_at(house: House, task: TaskName, seq: int) -> datetime | None:
+    """When the capture at a position of the log was answered. Positions count every task of the home: a person can use the time alone."""
+    found = house.log.after(task, seq - 1, 1) if seq else ()
+    return found[0].captured_at if found else None
 
 
 def _marks(facts: TaskFacts, history: History) -> list[Mark]:
@@ -132,10 +149,11 @@ def _spans(facts: TaskFacts, history: History, now: datetime) -> list[Span]:
     ]
 
 
-def _monitor_row(reading: MonitorReading) -> MonitorRow:
+def _monitor_row(house: House, facts: TaskFacts, reading: MonitorReading) -> MonitorRow:
     share = max(0.0, reading.log_evidence / reading.log_threshold) if reading.log_threshold > 0 else 0.0
     kind = reading.status.replace(" ", "-")
-    return MonitorRow(reading=reading, share=share, bar=share_bar(share, f"{reading.monitor}: {share:.0%} of its alarm threshold", kind))
+    bar = share_bar(share, f"{reading.monitor}: {share:.0%} of its alarm threshold", kind)
+    return MonitorRow(reading=reading, share=share, bar=bar, since=_answered_at(house, facts.contract.task, reading.onset_seq))
 
 
 def _promotable(facts: TaskFacts, history: History, now: datetime) -> frozenset[str]:
@@ -145,6 +163,11 @@ def _promotable(facts: TaskFacts, history: History, now: datetime) -> frozenset[
     return frozenset(
         v.candidate for v in verdicts if v.outcome == "pass" and v.champion == champion and v.candidate != champion and now < v.expires_at
     )
+
+
+def _held(facts: TaskFacts) -> Hold | None:
+    decision = decide_by_hand(facts.open_alerts)
+    return decision if isinstance(decision, Hold) else None
 
 
 def _range_of(criterion: CriterionResult) -> Markup:

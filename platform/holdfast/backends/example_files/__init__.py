@@ -1,4 +1,4 @@
-"""Files of examples and of dated history: CSV, TSV, JSONL and Parquet, gzip too. One clear error with row and column."""
+"""Files of examples and of dated history: CSV, TSV, JSONL and Parquet, gzip too. One clear error with line and column."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast.backends.example_files.columns import LABEL, LABELS, TEXT, TIME, pick
-from holdfast.backends.example_files.rows import Row, rows_of
+from holdfast.backends.example_files.rows import FileUnusable, Row, rows_of
 from holdfast.backends.example_files.values import answer_of, instant, label_text, one_label, text_of
 from holdfast.domain.datasets import Example, HistoryRow
 from holdfast.domain.tasks import Kind
-from holdfast.errors import DataInvalid
 
 Say = Callable[[str], None]
 
@@ -30,9 +29,9 @@ def read_examples(
         say: told, in one sentence, how many rows were left out because their label was none or several.
 
     Raises:
-        DataInvalid: with row and column.
+        DataInvalid: with line and column.
     """
-    found = [Example(text=words, label=name) for _, words, name in _labelled(path, (text, label), kind, say)]
+    found = [Example(text=words, label=name, place=row.place) for row, words, name in _labelled(path, (text, label), kind, say)]
     return tuple(found)
 
 
@@ -50,7 +49,7 @@ def read_history(
     Times are ISO dates (without a zone: UTC), seconds or milliseconds since 1970, or a year.
 
     Raises:
-        DataInvalid: with row and column.
+        DataInvalid: with line and column.
     """
     dated = []
     column: str | None = None
@@ -101,5 +100,5 @@ def _usual(kind: Kind) -> tuple[str, ...]:
 
 def _some(found: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
     if not found:
-        raise DataInvalid(source=str(path), place="row 1", problem="it holds no usable row", remedy="give a file with at least one row")
+        raise FileUnusable(source=str(path), place="the file", problem="it holds no usable row", remedy="give a file with at least one row")
     return found

@@ -27,7 +27,7 @@ def pick(row: Row, usual: Sequence[str], given: str | None, path: Path, role: st
         if given in row.values:
             return given
         raise DataInvalid(
-            source=str(path), place=f"row {row.number}", problem=f"it has no column {given!r}; the columns are {listing}",
+            source=str(path), place=row.place, problem=f"it has no column {given!r}; the columns are {listing}",
             remedy="name one of them",
         )  # fmt: skip
     by_lower = {name.lower(): name for name in reversed(there)}
@@ -35,6 +35,6 @@ def pick(row: Row, usual: Sequence[str], given: str | None, path: Path, role: st
         if name in by_lower:
             return by_lower[name]
     raise DataInvalid(
-        source=str(path), place=f"row {row.number}", problem=f"no column is named like a {role}; the columns are {listing}",
+        source=str(path), place=row.place, problem=f"no column is named like a {role}; the columns are {listing}",
         remedy=f"name it with --{role}" if role in ("text", "label", "time") else f"name the column {role}",
     )  # fmt: skip

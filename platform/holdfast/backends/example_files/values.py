@@ -1,4 +1,4 @@
-"""Cells to texts, labels and instants; what cannot be read is refused with its row and column."""
+"""Cells to texts, labels and instants; what cannot be read is refused with its place and column."""
 
 from __future__ import annotations
 
@@ -105,4 +105,4 @@ def _cell(row: Row, column: str, path: Path) -> object:
 
 
 def _invalid(row: Row, column: str, path: Path, problem: str, remedy: str) -> DataInvalid:
-    return DataInvalid(source=str(path), place=f"row {row.number}, column {column}", problem=problem, remedy=remedy)
+    return DataInvalid(source=str(path), place=f"{row.place}, column {column}", problem=problem, remedy=remedy)

@@ -114,4 +114,5 @@ def _shown(confusion: Mapping[str, Mapping[str, int]]) -> tuple[list[str], int]:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 28 else label[:27] + "…"
+    """Cut in the middle: long labels of one family differ at their ends."""
+    return label if len(label) <= 28 else f"{label[:14]}…{label[-13:]}"

@@ -171,7 +171,7 @@ def lineage_tags(facts: RunFacts) -> dict[str, str]:
         "holdfast.parent": version.lineage.parent_digest or "none",
         "holdfast.code_revision": version.lineage.code_revision,
         "holdfast.seed": str(version.lineage.seed),
-    }
+    } | ({"holdfast.forced_over": version.lineage.forced_over} if version.lineage.forced_over else {})
 
 
 def _log_dataset(client: MlflowClient, run_id: str, facts: RunFacts) -> None:

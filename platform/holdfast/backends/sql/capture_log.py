@@ -90,7 +90,8 @@ class SqlCaptureLog:
 
     def count(self, task: TaskName) -> int:
         """See the port."""
-        return self._number(select(func.count()).where(C.task == task))
+        every = select(func.count()).where(C.task == task)  # both counts read an index alone; captures are wide
+        return self._number(every) - self._number(every.where(tables.SHADOW))
 
     def label_count(self, task: TaskName) -> int:
         """See the port."""

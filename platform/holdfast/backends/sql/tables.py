@@ -180,6 +180,8 @@ keys = Table(
     Column("revoked", Boolean, nullable=False),
 )
 
+SHADOW = text("route = 'shadow'")
+
 captures = Table(
     "captures",
     metadata,
@@ -197,6 +199,7 @@ captures = Table(
     Column("embedding", LargeBinary, nullable=False),
     Column("slices", Text, nullable=False),
     Index("ix_captures_task", "task", "seq"),
+    Index("ix_captures_shadow", "task", sqlite_where=SHADOW, postgresql_where=SHADOW),
     sqlite_autoincrement=True,
 )
 """``embedding`` is [hidden] float16, little endian; ``slices`` is canonical JSON."""

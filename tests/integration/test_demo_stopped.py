@@ -1,0 +1,73 @@
+"""The demonstration when its home is stopped under it: it ends at once, with one message and the code of what is unhealthy."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from holdfast import cli
+from holdfast.cli.demo_traffic import Traffic
+from holdfast.cli.run_files import HomeState, HomeStatus, lock, write_status
+from holdfast.client import Client
+from holdfast.testing.traffic import history
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A part that takes connections and never answers, at the ports of the API and the gateway."""
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        made.listen()
+        for part in ("API", "GATEWAY"):
+            monkeypatch.setenv(f"HOLDFAST_PORTS__{part}", str(made.getsockname()[1]))
+        yield made
+
+
+def tell(home: Path, state: HomeState) -> None:
+    write_status(home / "run", HomeStatus(state=state, pid=os.getpid(), started_at=datetime.now(UTC), children=()))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how", ["told to end", "gone"])
+def test_a_home_stopped_by_somebody_else_ends_the_story_at_once(
+    listener: socket.socket, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    home = tmp_path / "home"
+    cli.run(["--home", str(home), "init"])
+    codes: list[int] = []
+    story = threading.Thread(target=lambda: codes.append(cli.run(["--home", str(home), "demo", "--once"])))
+    with lock(home):
+        tell(home, "running")
+        story.start()
+        listener.accept()[0].close()  # the story asks: it is at work
+        if how == "told to end":
+            tell(home, "stopping")
+            listener.close()
+            story.join(30)
+    listener.close()
+    story.join(30)
+    assert codes == [cli.UNHEALTHY]
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert "error: The home was stopped while it was needed" in said
+
+
+@pytest.mark.timeout(60)
+def test_traffic_that_is_given_up_stops_without_the_minute_of_tries(listener: socket.socket) -> None:
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with Client(url, url, "key") as client:
+        traffic = Traffic(client, "tickets", repeat(history(1, 1)[0]), run="r", per_second=50.0)
+        traffic.start()
+        listener.accept()[0].close()
+        listener.close()
+        traffic.give_up()
+        traffic.stop()
+    assert traffic.failed_count > 0
+    assert not any(thread.name.startswith("client-") for thread in threading.enumerate())
