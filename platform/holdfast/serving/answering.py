@@ -19,6 +19,7 @@ from holdfast.errors import HoldfastError, TooManyTokens
 from holdfast.serving.batching import Answer
 from holdfast.serving.gateway_state import Answered, Asked, Call, GatewayState
 from holdfast.serving.schemas import Item
+from holdfast.serving.wire_text import parted
 
 log = logging.getLogger("holdfast.serving")
 COPY_S = 10.0
@@ -87,10 +88,11 @@ class Answering:
 
     @staticmethod
     def _answered(asked: Asked, answer: Answer, catalogue: Catalogue, *, cached: bool, latency_ms: float) -> Answered:
-        label, confidence, embedding, tokens = answer
+        text, confidence, embedding, tokens = answer
+        label, parts = parted(text)
         return Answered(
-            asked=asked, label=label, confidence=confidence, embedding=embedding, tokens=tokens, cached=cached, latency_ms=latency_ms,
-            base_digest=catalogue.base_digest(asked.choice.digest), capture="none",
+            asked=asked, label=label, confidence=confidence, parts=parts, embedding=embedding, tokens=tokens, cached=cached,
+            latency_ms=latency_ms, base_digest=catalogue.base_digest(asked.choice.digest), capture="none",
         )  # fmt: skip
 
     def _recorded(self, target: Target, one: Answered) -> Answered:

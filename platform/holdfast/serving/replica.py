@@ -21,6 +21,7 @@ from holdfast.domain.ids import AdapterDigest, base_asked
 from holdfast.domain.routing import ReplicaReport, versions_wanted
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
+from holdfast.serving.wire_text import with_parts
 
 log = logging.getLogger("holdfast.serving")
 WireQuestion = tuple[str, str]
@@ -239,4 +240,4 @@ def _reason(error: Exception) -> str:
 
 def _wire(answer: Answer) -> WireAnswer:
     embedding = np.asarray(answer.embedding, dtype="<f2").tobytes()
-    return (answer.prediction.label, float(answer.prediction.confidence), embedding, answer.tokens)
+    return (with_parts(answer.prediction.label, answer.parts), float(answer.prediction.confidence), embedding, answer.tokens)

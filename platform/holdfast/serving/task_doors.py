@@ -80,7 +80,7 @@ class TaskDoors:
 def _body(one: Answered) -> dict[str, object]:
     return {
         "request_id": one.asked.request_id,
-        **answer_fields(one.label, one.confidence),
+        **answer_fields(one.label, one.confidence, one.parts),
         "adapter_digest": one.asked.choice.digest,
         "base_digest": one.base_digest,
         "generation": one.asked.choice.generation,

@@ -171,7 +171,7 @@ def test_metrics_are_for_this_machine_alone(place: Place) -> None:
     [
         ("refund", {"label": "refund"}),
         ('["a","b"]', {"labels": ["a", "b"]}),
-        ("[]", {"labels": []}),
+        ("[]", {"labels": [], "confidences": {}}),
         ('{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', {"spans": [OSLO], "fields": {"city": ["Oslo"]}}),
         ('{"spans":[]}', {"spans": [], "fields": {}}),
     ],

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest, bare
 from holdfast.domain.routing import ReplicaReport, route_of
 from holdfast.errors import AdapterRefused
 from holdfast.serving.replica import PROVE_S, REPORT_AFTER_S, TOLD_FOR_S, TRY_AGAIN_S, UNLOAD_AFTER_S, ReplicaWorker
+from holdfast.serving.wire_text import parted
 from holdfast.testing.clock import NOON
 from holdfast.testing.memory import MemoryDatabase
 from holdfast.testing.record_builders import TASK, a_digest, an_assignment
@@ -84,6 +86,13 @@ def test_a_base_is_asked_without_any_adapter_being_loaded_for_it(room: Room) -> 
     assert [answer[0] for answer in answers if not isinstance(answer, str)] == ["", "x", "hello"]
     assert answers[0][3] == (4, 4)
     assert room.worker.failing is None
+
+
+def test_the_confidence_of_each_label_goes_with_the_answer(room: Room) -> None:
+    room.engine.rule = lambda digest, text: Prediction(label='["auth","net"]', confidence=0.75)
+    room.assign("first")
+    room.worker.refresh()
+    assert parted(room.worker.answer([(a_digest("first"), "x")])[0][0]) == ('["auth","net"]', (0.75, 0.75))
 
 
 def test_a_refused_version_is_tried_again_later_and_then_no_longer_named(room: Room) -> None:
