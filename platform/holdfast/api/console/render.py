@@ -15,6 +15,7 @@ from holdfast.api.series import RecentScore
 from holdfast.api.standing import duration
 from holdfast.domain.answers import labels_in
 from holdfast.domain.answers import show as show_answer
+from holdfast.domain.labelling import natural
 from holdfast.errors import HoldfastError
 
 ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "healthy": "●", "unknown": "?"}
@@ -42,6 +43,7 @@ def _templates() -> Environment:
             "span": duration,
             "answer": show_answer,
             "labels": labels_in,
+            "natural": natural,
         }
     )
     made.globals.update({"icons": ICONS, "outcomes": OUTCOMES})

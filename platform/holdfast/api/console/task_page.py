@@ -76,6 +76,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         living=[r for r in facts.replicas if (now - r.reported_at).total_seconds() <= settings.loop.replica_silence_s],
         anchor=anchor(standing),
         labels=labels_words(facts, now),
+        choices=_choices(facts),
         plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
         monitors=[_monitor_row(r) for r in facts.monitors.readings] if facts.monitors else [],
         reports=reports,
@@ -112,6 +113,15 @@ def _history(house: House, facts: TaskFacts) -> History:
     known = house.log.labelled_since(task, captures[0].seq) if captures else ()
     labels = {str(k.capture.capture_id): k.label.value for k in known}
     return History(alerts=alerts, promotions=promotions, verdicts=verdicts, captures=captures[::-1], labels=labels)
+
+
+def _choices(facts: TaskFacts) -> list[str]:
+    """Labels that a person can choose from: those of the contract, then those that versions learned beside them, by name.
+
+    An answer that is not among them would be saved as another one by whoever presses Save without a look.
+    """
+    learned = {label for version in facts.versions for label in version.labels}
+    return [*facts.contract.labels, *sorted(learned - set(facts.contract.labels))]
 
 
 def _marks(facts: TaskFacts, history: History) -> list[Mark]:
