@@ -69,6 +69,11 @@ def spans_in(value: str) -> tuple[Span, ...]:
     return _parsed(value).spans
 
 
+def of_several(values: Iterable[str]) -> bool:
+    """Whether answers are sets or spans, which hold several things or none, rather than single labels."""
+    return any(kind_of(value) != "classification" for value in values)
+
+
 def part_count(value: str) -> int:
     """How many labels of a set or spans of an extraction an answer holds; none of a single label, which is no part of anything.
 
