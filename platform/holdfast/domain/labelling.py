@@ -54,6 +54,21 @@ def read_answer(kind: Kind, given: object, text: str, *, strict: bool = True) ->
     return spans_value(spans)
 
 
+def labels_named(kind: Kind, given: object) -> tuple[str, ...]:
+    """The labels, or fields, that an answer names: what can be read of it without its text.
+
+    Raises:
+        DataInvalid: it is an answer to no text.
+
+    >>> labels_named("extraction", '{"city": "Oslo"}'), labels_named("extraction", [{"field": "day", "start": 0, "end": 3}])
+    (('city',), ('day',))
+    """
+    found = _from_json(given) if kind == "extraction" else None
+    if isinstance(found, Mapping) and set(found) != {"spans"}:
+        return tuple(_field(name) for name in found)
+    return labels_in(read_answer(kind, given, "", strict=False))
+
+
 def natural(value: str, text: str) -> str:
     """A canonical answer as a person would write it: what ``read_answer`` reads back to the same answer to this text.
 
