@@ -210,8 +210,8 @@ def test_spans_and_sets_are_brought_by_hand_and_labelled_over_rest(hand: Hand, h
     assert "31 rows, 1 labels" in hand.out
     wrong = [lines[0].replace(": 7", ": 70"), lines[1], lines[2].replace("city", "town")]
     assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", "\n".join(wrong))) == cli.FAILED
-    assert "row 1: the span 3..70 of 'city' does not lie in the text" in hand.err
-    assert "row 3: the label 'town' is not one of the contract" in hand.err
+    assert "the span 3..70 of 'city' does not lie in the text" in hand.err
+    assert "the label 'town' is not one of the contract" in hand.err
     assert hand("data", "add", "places", str(tmp_path / "bad.jsonl")) == cli.FAILED
     assert "and 1 more mistake(s)" in hand.err
     sets = write(tmp_path / "m.yaml", "task: owners\nkind: multi-label\nlabels: [a, b]\nfloor: 0.5\n")

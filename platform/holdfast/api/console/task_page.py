@@ -76,7 +76,6 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         living=[r for r in facts.replicas if (now - r.reported_at).total_seconds() <= settings.loop.replica_silence_s],
         anchor=anchor(standing),
         labels=labels_words(facts, now),
-        choices=_choices(facts),
         plot=accuracy_plot(facts.labelled.points, facts.contract.floor, _marks(facts, history), _spans(facts, history, now)),
         monitors=[_monitor_row(r) for r in facts.monitors.readings] if facts.monitors else [],
         reports=reports,
@@ -85,6 +84,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
         promotable=_promotable(facts, history, now),
+        choices=_choices(facts),
         range_of=_range_of,
     )
 
