@@ -366,6 +366,8 @@ class Answer:
     """[hidden], float16 values."""
     tokens: tuple[int, int] = (0, 0)
     """Tokens of the whole text, and how many of them were read (fewer when it was cut); zeros where nobody counted."""
+    parts: tuple[float, ...] = ()
+    """Confidence, 0..1, of each label of a set or each span of an extraction, in the order of the answer; empty of a single label."""
 
 
 Tier = Literal["bank", "host", "disk"]

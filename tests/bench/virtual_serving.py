@@ -47,7 +47,7 @@ class ModelReplica:
         self.rows += len(questions)
         self.batches += 1
         await asyncio.sleep(CROSSING_S / 2)
-        return [("label", 0.5, b"", (3, 3)) for _ in questions]
+        return [("label", 0.5, b"", (3, 3), ()) for _ in questions]
 
 
 def quiet_beside(flood: bool, *, fair: bool, seconds: float, task_rows: int = 1, passes: int = 1) -> tuple[list[float], float]:

@@ -217,8 +217,12 @@ def test_spans_and_sets_are_brought_by_hand_and_labelled_over_rest(hand: Hand, h
     lines.append(json.dumps({"text": "nothing at all", "slots": []}))
     assert hand("data", "add", "places", write(tmp_path / "s.jsonl", "\n".join(lines))) == 0
     assert "31 rows, 1 labels" in hand.out
-    assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", lines[0].replace(": 7", ": 70"))) == cli.FAILED
-    assert "line 1, column slots" in hand.err
+    wrong = [lines[0].replace(": 7", ": 70"), lines[1], lines[2].replace("city", "town")]
+    assert hand("data", "audit", "places", write(tmp_path / "bad.jsonl", "\n".join(wrong))) == cli.FAILED
+    assert "the span 3..70 of 'city' does not lie in the text" in hand.err
+    assert "the label 'town' is not one of the contract" in hand.err
+    assert hand("data", "add", "places", str(tmp_path / "bad.jsonl")) == cli.FAILED
+    assert "and 1 more mistake(s)" in hand.err
     sets = write(tmp_path / "m.yaml", "task: owners\nkind: multi-label\nlabels: [a, b]\nfloor: 0.5\n")
     assert hand("task", "create", sets) == 0
     rows = "".join(f"text {n},{'a|b' if n % 2 else 'a'}\n" for n in range(20))

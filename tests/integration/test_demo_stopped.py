@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from holdfast import cli
 from holdfast.cli.demo_traffic import Traffic
+from holdfast.cli.demo_world import synthetic
 from holdfast.cli.run_files import HomeState, HomeStatus, lock, write_status
 from holdfast.client import Client
 from holdfast.testing.traffic import history
@@ -63,7 +65,7 @@ def test_a_home_stopped_by_somebody_else_ends_the_story_at_once(
 def test_traffic_that_is_given_up_stops_without_the_minute_of_tries(listener: socket.socket) -> None:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with Client(url, url, "key") as client:
-        traffic = Traffic(client, "tickets", repeat(history(1, 1)[0]), run="r", per_second=50.0)
+        traffic = Traffic(client, "tickets", replace(synthetic(1, 1, 1), tickets=repeat(history(1, 1)[0])), run="r", per_second=50.0)
         traffic.start()
         listener.accept()[0].close()
         listener.close()

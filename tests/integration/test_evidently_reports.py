@@ -127,3 +127,16 @@ def test_sets_and_spans_are_compared_by_size_and_presence_and_judged_by_both_mea
     assert 0.5 <= metrics["quality.accuracy"] < 0.9
     assert metrics["quality.accuracy"] <= metrics["quality.f1"] <= 1.0
     assert (tmp_path / page).stat().st_size > 100_000
+    assert "answer_size" in panels(tmp_path)
+    assert "Accuracy" not in panels(tmp_path), "Evidently judges no sets: the panel would stay empty for ever"
+
+
+def test_single_labels_have_a_panel_of_their_accuracy(tmp_path: Path) -> None:
+    EvidentlyReporter(tmp_path).report(TASK, worded(60, 1), worded(60, 2), at=NOON)
+    assert "Accuracy on labelled rows" in panels(tmp_path)
+
+
+def panels(home: Path) -> str:
+    """The dashboard of the one project, as it is stored."""
+    (dashboard,) = [path for path in (home / "evidently").glob("*/*.json") if "Drift of the answers" in path.read_text()]
+    return dashboard.read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from holdfast.backends.lora.decoding import best_tags
 from holdfast.backends.lora.engine import LoraEngine
@@ -51,6 +52,31 @@ def test_one_batch_of_every_kind_is_answered_as_each_text_alone(engine: LoraEngi
         assert kind_of(answer.prediction.label) == kind
         assert set(labels_in(answer.prediction.label)) <= set(LABELS)
         assert 0.0 < answer.prediction.confidence <= 1.0
+
+
+@pytest.mark.parametrize(("kind", "lora"), [("multi-label", False), ("multi-label", True), ("extraction", False), ("extraction", True)])
+def test_every_label_and_span_has_a_confidence_no_lower_than_that_of_the_whole(
+    engine: LoraEngine, tmp_path: Path, kind: Kind, lora: bool, sealed: Sealed
+) -> None:
+    digest = sealed(tmp_path / "one", engine, kind=kind, rank=4 if lora else 0)
+    engine.load(digest, tmp_path / "one")
+    answers = engine.answer([Question(digest=digest, text=text) for text in TEXTS])
+    assert any(answer.parts for answer in answers)
+    for answer in answers:
+        value = answer.prediction.label
+        assert len(answer.parts) == len(spans_in(value) if kind == "extraction" else labels_in(value))
+        assert all(answer.prediction.confidence - 1e-9 <= part <= 1.0 for part in answer.parts)
+
+
+def test_the_confidence_of_a_label_is_the_probability_that_its_own_logit_gives(engine: LoraEngine, tmp_path: Path, sealed: Sealed) -> None:
+    digest = sealed(tmp_path / "one", engine, kind="multi-label", rank=0)
+    engine.load(digest, tmp_path / "one")
+    read = engine.read(tmp_path / "one")
+    head = read.layout.head(read.row)
+    for answer in engine.answer([Question(digest=digest, text=text) for text in TEXTS]):
+        logits = head.logits(torch.tensor(np.asarray(answer.embedding, dtype=np.float32)))
+        wanted = {label: float(torch.sigmoid(logit)) for label, logit in zip(LABELS, logits, strict=True) if logit > 0}
+        assert dict(zip(labels_in(answer.prediction.label), answer.parts, strict=True)) == pytest.approx(wanted, abs=0.02)
 
 
 @pytest.mark.parametrize("text", TEXTS)

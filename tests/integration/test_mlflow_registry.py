@@ -136,6 +136,9 @@ def test_a_run_of_spans_shows_sums_for_each_field_and_no_text(mlflow_server: str
     assert recorded.run_id is not None
     client = MlflowClient(mlflow_server)
     metrics = client.get_run(recorded.run_id).data.metrics
+    assert metrics["holdout_f1"] == metrics["holdout_accuracy"] < 1.0  # a row is right as a whole here, or has nothing
+    assert metrics["validation_right_texts"] == POINT.validation_accuracy
+    assert "validation_accuracy" not in metrics
     assert metrics["holdout_precision"] == 1.0
     assert 0.5 < metrics["holdout_recall"] < 0.8
     assert {f.path for f in client.list_artifacts(recorded.run_id, "plots")} == {"plots/labels.png", "plots/curve.png"}

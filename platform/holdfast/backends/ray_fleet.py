@@ -35,8 +35,9 @@ ELSEWHERE = 2
 """Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
 WireQuestion = tuple[str, str]
 """Digest of the adapter (or what `ids.bare` makes of a base), text."""
-WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
-"""Label, confidence, embedding as little-endian float16, tokens of the text and of what was read of it; or why there is no answer."""
+WireAnswer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]] | str
+"""Label, confidence, embedding as little-endian float16, tokens of the text and of what was read of it, confidence of each part of the
+answer; or why there is no answer."""
 
 
 class RayPorts(Protocol):

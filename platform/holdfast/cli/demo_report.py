@@ -1,4 +1,4 @@
-"""What a story ends with: accuracy before, during and after the change, and whether the loop truly closed."""
+"""What a story ends with: quality before, during and after the change, and whether the loop truly closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from holdfast.cli.demo_traffic import Answered
 from holdfast.domain.statistics.confidence import interval
+from holdfast.domain.tasks import Metric
 
 ALPHA = 0.05
 AFTER_EVENTS = 300
@@ -17,8 +18,8 @@ AFTER_EVENTS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accuracy:
-    """Share of right answers with an interval that holds at any number of looks, at 95 %."""
+class Score:
+    """Mean score in the task's metric with an interval that holds at any number of looks, at 95 %."""
 
     value: float
     lower: float
@@ -45,6 +46,7 @@ class Facts:
     labels_stored: int
     ledger_entries: int
     """0 when the ledger does not verify."""
+    metric: Metric
     seconds: float
 
 
@@ -65,9 +67,10 @@ class StoryReport:
     closed: bool
     """Whether every check below holds."""
     checks: dict[str, bool]
-    before: Accuracy | None
-    during: Accuracy | None
-    after: Accuracy | None
+    metric: Metric
+    before: Score | None
+    during: Score | None
+    after: Score | None
     events_to_alert: int | None
     """Answered between the change and the opening of the alert."""
     events_to_swap: int | None
@@ -97,17 +100,17 @@ def report_of(facts: Facts) -> StoryReport:
     changed_at = min((a.answered_at for a in answered if a.ticket.changed), default=None)
     opened_at = _instant(facts.alert.get("opened_at"))
     swapped_at = min((a.answered_at for a in after), default=None)
-    scores = [accuracy_of(part) for part in (before, during, after)]
+    scores = [score_of(part) for part in (before, during, after)]
     checks = {
         "a new champion answers": bool(after) and answered[-1].adapter_digest == facts.champion_digest != facts.first_digest,
-        "accuracy recovered": _surely_above(scores[2], scores[1]),
+        "quality recovered": _surely_above(scores[2], scores[1]),
         "no request failed": facts.failed == 0,
         "captures sent = captures stored": len(answered) == facts.captures_stored,
         "labels sent = labels stored": facts.labels_sent == facts.labels_stored,
         "the ledger verifies": facts.ledger_entries > 0,
     }
     return StoryReport(
-        closed=all(checks.values()), checks=checks, before=scores[0], during=scores[1], after=scores[2],
+        closed=all(checks.values()), checks=checks, metric=facts.metric, before=scores[0], during=scores[1], after=scores[2],
         events_to_alert=_between(answered, changed_at, opened_at), events_to_swap=_between(answered, changed_at, swapped_at),
         diagnosis=_text(facts.alert, "diagnosis", "cause"), sentence=_text(facts.alert, "diagnosis", "sentence"),
         alerts_before_change=facts.alerts_before_change, verdict=str(facts.verdict.get("outcome", "none")),
@@ -117,15 +120,15 @@ def report_of(facts: Facts) -> StoryReport:
     )  # fmt: skip
 
 
-def accuracy_of(answered: Sequence[Answered]) -> Accuracy | None:
+def score_of(answered: Sequence[Answered]) -> Score | None:
     """Over some answers; None without any."""
-    found = interval(np.array([float(a.right) for a in answered]), alpha=ALPHA)
+    found = interval(np.array([a.score for a in answered]), alpha=ALPHA)
     if found is None:
         return None
-    return Accuracy(value=round(found.mean, 4), lower=round(found.lower, 4), upper=round(found.upper, 4), events=found.row_count)
+    return Score(value=round(found.mean, 4), lower=round(found.lower, 4), upper=round(found.upper, 4), events=found.row_count)
 
 
-def _surely_above(after: Accuracy | None, during: Accuracy | None) -> bool:
+def _surely_above(after: Score | None, during: Score | None) -> bool:
     return after is not None and during is not None and after.lower > during.upper
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.demo_patience import LOOK_S, HomeStopped, Patience
 from holdfast.cli.demo_report import AFTER_EVENTS, Facts, StoryReport, report_of
 from holdfast.cli.demo_traffic import LateLabels, Traffic
 from holdfast.cli.demo_view import StoryView
+from holdfast.cli.demo_world import World, synthetic
 from holdfast.client import Client
-from holdfast.domain.records import to_plain
 from holdfast.errors import GateRefused, HoldfastError, PartUnavailable, TrainingFailed
-from holdfast.testing.traffic import history, stream
 
 MOMENTS = ("serving", "before change", "alert", "training", "judged", "promoted", "swapped")
 STEPS = (
@@ -46,14 +43,18 @@ class StoryPlan:
 
 
 class Story:
-    """One story. ``on_moment`` is called at each of ``MOMENTS``, so that a test can do harm there; without ``is_up`` it ends early."""
+    """One story. ``on_moment`` is called at each of ``MOMENTS``, so that a test can do harm there; without ``is_up`` it ends early.
+
+    Told in ``world``; without one in the synthetic world of the plan's seed and sizes.
+    """
 
     def __init__(
         self, client: Client, view: StoryView, plan: StoryPlan = StoryPlan(),
-        on_moment: Callable[[str], None] = lambda name: None, *, is_up: Callable[[], bool] = lambda: True,
+        on_moment: Callable[[str], None] = lambda name: None, *, is_up: Callable[[], bool] = lambda: True, world: World | None = None,
     ) -> None:  # fmt: skip
         self.client, self.view, self.plan, self._on_moment = client, view, plan, on_moment
         self._patience = Patience(plan.patience_s, is_up)
+        self.world = world or synthetic(plan.seed, plan.history_rows, plan.before_events)
         self.task = ""
         self.traffic: Traffic | None = None
         self._labels: LateLabels | None = None
@@ -91,13 +92,13 @@ class Story:
 
     def _prepare(self) -> None:
         with self._step("create the task from its contract") as note:
-            contract = _contract()
+            contract = self.world.plain_contract
             taken = {found["task"] for found in self._patience.insist(self.client.tasks)}
             self.task = _free_name(contract["task"], taken)
             self._patience.insist(lambda: self.client.create_task({**contract, "task": self.task}))
             note(self.task)
         with self._step("audit and add the data") as note:
-            rows = [{"text": t.text, "label": t.label, "source": "synthetic"} for t in history(self.plan.seed, self.plan.history_rows)]
+            rows = self.world.history
             audit = self._patience.insist(lambda: self.client.add_dataset(self.task, rows, dry_run=True))["audit"]
             added = self._patience.insist(lambda: self.client.add_dataset(self.task, rows))["snapshot"]
             note(f"{added['row_count']} rows, {added['holdout_past_count']} held out; {len(audit['warnings'])} warnings")
@@ -106,7 +107,7 @@ class Story:
         with self._step("train version 1") as note:
             asked = self._patience.insist(lambda: self.client.request_retraining(self.task, reason="first version", idempotency_key="demo"))
             done = self._wait_for(lambda: self._judged(asked["retraining_id"], note), "the first training")
-            note(f"head and LoRA in {done['train_seconds']:.0f} s")
+            note(f"trained in {done['train_seconds']:.0f} s")
         with self._step("gate") as note:
             verdict = self._patience.insist(lambda: self.client.verdict(done["verdict_id"]))
             note(verdict["outcome"])
@@ -117,7 +118,7 @@ class Story:
         with self._step("promote over REST") as note:
             digest = str(done["candidate_digest"])
             made = self._patience.insist(
-                lambda: self.client.promote(self.task, adapter_digest=digest, reason="the first version of the demonstration")
+                lambda: self.client.promote(self.task, adapter_digest=digest, reason="the first version of the story")
             )
             note(f"generation {made['generation']}")
         with self._step("serve") as note:
@@ -135,12 +136,11 @@ class Story:
 
     def _answers(self, digest: str) -> bool:
         """A probe under one request id: however often it is sent, it is one capture. It is counted among those sent."""
-        return bool(self.client.predict(self.task, "where is my order", request_id=f"{self.task}-probe")["adapter_digest"] == digest)
+        return bool(self.client.predict(self.task, self.world.probe, request_id=f"{self.task}-probe")["adapter_digest"] == digest)
 
     def _open_traffic(self) -> tuple[Traffic, LateLabels]:
         plan = self.plan
-        tickets = stream(plan.seed, 100_000, plan.before_events)
-        traffic = self.traffic = Traffic(self.client, self.task, tickets, run=self.task, per_second=plan.per_second)
+        traffic = self.traffic = Traffic(self.client, self.task, self.world, run=self.task, per_second=plan.per_second)
         labels = self._labels = LateLabels(self.client, self.task, traffic, run=self.task, seed=plan.seed)
         traffic.start()
         labels.start()
@@ -148,16 +148,16 @@ class Story:
 
     def _until_change(self, traffic: Traffic) -> None:
         with self._step("traffic") as note:
-            note(f"{self.plan.before_events} tickets of the old world, {self.plan.per_second:.0f} a second")
+            note(f"{self.world.before_events} texts of the old world, {self.plan.per_second:.0f} a second")
             self._wait_for(lambda: self._share_done(0.8), "traffic before the change")
             self._on_moment("before change")
             self._wait_for(lambda: any(a.ticket.changed for a in traffic.since(max(0, traffic.answered_count - 50))), "the change")
             self._changed = True
         self.view.begin("the world changes")
-        self.view.done("the world changes", "new products and words; a plan change is now a matter for sales")
+        self.view.done("the world changes", self.world.changes)
 
     def _share_done(self, share: float) -> bool:
-        return self.traffic is not None and self.traffic.answered_count >= share * self.plan.before_events
+        return self.traffic is not None and self.traffic.answered_count >= share * self.world.before_events
 
     def _watch_the_loop(self) -> tuple[Json, Json, Json]:
         """From the alert to the swap. Nothing is pressed: this only looks."""
@@ -169,7 +169,7 @@ class Story:
             retraining = self._wait_for(lambda: self._loops_retraining(("training", "trained", "judged", "promoted"), note), "a retraining")
             self._on_moment("training")
             retraining = self._wait_for(lambda: self._loops_retraining(("judged", "promoted"), note), "a candidate")
-            note(f"head and LoRA on {retraining['labels_used']} new labels, {retraining['train_seconds']:.0f} s")
+            note(f"trained on {retraining['labels_used']} new labels, {retraining['train_seconds']:.0f} s")
         with self._step("verdict") as note:
             verdict = self._patience.insist(lambda: self.client.verdict(retraining["verdict_id"]))
             note(verdict["outcome"])
@@ -231,7 +231,7 @@ class Story:
                 alerts_before_change=sum(a["opened_at"] < changed_at for a in alerts),
                 versions=self._patience.insist(lambda: self.client.versions(self.task)),
                 captures_stored=view["capture_count"] - probe_count, labels_sent=labels.sent_count, labels_stored=view["label_count"],
-                ledger_entries=self._verified(), seconds=time.monotonic() - began,
+                ledger_entries=self._verified(), metric=self.world.contract.metric, seconds=time.monotonic() - began,
             )  # fmt: skip
             note(f"{view['capture_count']} captures, {view['label_count']} labels")
         return report_of(facts)
@@ -280,12 +280,6 @@ class _StepScope:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self._view.done(self._name)
-
-
-def _contract() -> Json:
-    found = to_plain(bootstrap_home.read_contract(Path(__file__).with_name("demo_contract.yaml")))
-    assert isinstance(found, dict)
-    return found
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""The traffic of the demonstration: tickets sent at a steady rate over HTTP by a few clients, and labels that come late.
+"""The traffic of a story: tickets sent at a steady rate over HTTP by a few clients, and labels that come late.
 
 A request is sent again under the same request id until it is answered; it counts as failed only when a minute of tries has
 brought no answer. Nothing here knows what the loop is doing.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from holdfast.cli.demo_world import Ticket, World
 from holdfast.client import Client
+from holdfast.domain.answers import row_score
+from holdfast.domain.labelling import read_answer
 from holdfast.errors import HoldfastError
-from holdfast.testing.traffic import Ticket
 
 LABEL_SHARE = 0.6
 LABEL_DELAY = (100, 200)
@@ -31,7 +33,9 @@ class Answered:
 
     ticket: Ticket
     label: str
-    """As predicted."""
+    """As predicted; a canonical text."""
+    score: float
+    """How right it is in the metric of the task, 0..1."""
     adapter_digest: str
     generation: int
     answered_at: datetime
@@ -39,17 +43,12 @@ class Answered:
     """From the first try to the answer, as the client felt it."""
     tries: int
 
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the ticket's label."""
-        return self.label == self.ticket.label
-
 
 class Traffic:
     """Sends tickets until stopped. ``answered`` and ``failed`` may be read from any thread."""
 
-    def __init__(self, client: Client, task: str, tickets: Iterator[Ticket], *, run: str, per_second: float) -> None:
-        self._client, self._task, self._tickets, self._run = client, task, tickets, run
+    def __init__(self, client: Client, task: str, world: World, *, run: str, per_second: float) -> None:
+        self._client, self._task, self._world, self._run = client, task, world, run
         self._pause = 1.0 / per_second
         self._lock, self._halt, self._vain = threading.Lock(), threading.Event(), threading.Event()
         self._answered: list[Answered] = []
@@ -97,7 +96,7 @@ class Traffic:
     def _send_all(self) -> None:
         while not self._halt.is_set():
             with self._lock:
-                ticket = next(self._tickets, None)
+                ticket = next(self._world.tickets, None)
                 self._due = max(self._due + self._pause, time.monotonic() - self._pause)  # what was missed is not made up for
                 wait = self._due - time.monotonic()
             if ticket is None or (wait > 0 and self._halt.wait(wait)):
@@ -110,18 +109,25 @@ class Traffic:
             tries += 1
             try:
                 reply = self._client.predict(self._task, ticket.text, request_id=f"{self._run}-{ticket.index:06d}")
+                label = self._said(reply, ticket.text)
             except HoldfastError:
                 self._vain.wait(min(2.0, 0.1 * 2 ** min(tries, 5)) * random.uniform(0.7, 1.3))
                 continue
             done = Answered(
-                ticket=ticket, label=reply["label"], adapter_digest=reply["adapter_digest"], generation=reply["generation"],
-                answered_at=datetime.now(UTC), latency_ms=1000 * (time.monotonic() - began), tries=tries,
+                ticket=ticket, label=label, score=row_score(label, ticket.label, self._world.contract.metric),
+                adapter_digest=reply["adapter_digest"], generation=reply["generation"], answered_at=datetime.now(UTC),
+                latency_ms=1000 * (time.monotonic() - began), tries=tries,
             )  # fmt: skip
             with self._lock:
                 self._answered.append(done)
             return
         with self._lock:
             self._failed += 1
+
+    def _said(self, reply: Mapping[str, object], text: str) -> str:
+        """The canonical text of an answer of any kind."""
+        given = next(reply[name] for name in ("label", "labels", "spans") if name in reply)
+        return read_answer(self._world.contract.kind, given, text)
 
 
 class LateLabels:

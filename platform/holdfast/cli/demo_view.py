@@ -1,4 +1,4 @@
-"""How a story is shown while it runs: a live list of its steps with a curve of accuracy; off a terminal, one line per step."""
+"""How a story is shown while it runs: a live list of its steps with a curve of quality; off a terminal, one line per step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.cli.demo_report import Accuracy, StoryReport
+from holdfast.cli.demo_report import Score, StoryReport
 from holdfast.cli.demo_traffic import Answered
 
 WINDOW = 60
@@ -85,11 +85,11 @@ class StoryView:
         recent = answered[-WINDOW:]
         if not recent:
             return
-        share = sum(a.right for a in recent) / len(recent)
+        share = sum(a.score for a in recent) / len(recent)
         changed = sum(a.ticket.changed for a in answered)
         self._curve = curve(answered)
         self.traffic_line = (
-            f"{len(answered)} answered ({changed} since the change), {failed} failed; right in the last {len(recent)}: {share:.0%}; "
+            f"{len(answered)} answered ({changed} since the change), {failed} failed; quality of the last {len(recent)}: {share:.0%}; "
             f"answered by {recent[-1].adapter_digest[7:19]}"
         )
         self._draw()
@@ -112,21 +112,23 @@ class StoryView:
 
 
 def curve(answered: Sequence[Answered]) -> str:
-    """Accuracy over the traffic, a bar per 60 events from 40 % to 100 %; `|` stands where the change and each swap began."""
+    """Quality over the traffic, a bar per 60 events from 40 % to 100 %; `|` stands where the change and each swap began."""
     parts: list[str] = []
     for start in range(0, len(answered) - WINDOW + 1, WINDOW):
         window = answered[start : start + WINDOW]
         previous = answered[start - 1] if start else window[0]
         if any((a.ticket.changed, a.adapter_digest) != (previous.ticket.changed, previous.adapter_digest) for a in window[:1]):
             parts.append("|")
-        share = sum(a.right for a in window) / len(window)
+        share = sum(a.score for a in window) / len(window)
         parts.append(BARS[max(0, min(len(BARS) - 1, int((share - 0.4) / 0.6 * len(BARS))))])
-    return f"accuracy {''.join(parts[-100:])}" if parts else ""
+    return f"quality {''.join(parts[-100:])}" if parts else ""
 
 
 def tell(report: StoryReport, console: Console) -> None:
     """Print the result."""
-    table = Table("", "accuracy", "95 % interval", "events", title="The story", title_justify="left")
+    table = Table(
+        "", "mean F1" if report.metric == "f1" else report.metric, "95 % interval", "events", title="The story", title_justify="left"
+    )
     for name, score in (("before the change", report.before), ("after it, version 1", report.during), ("after the swap", report.after)):
         table.add_row(name, *_cells(score))
     console.print(table)
@@ -146,7 +148,7 @@ def tell(report: StoryReport, console: Console) -> None:
     console.print(f"{verdict}, after {report.seconds:.0f} s.", highlight=False)
 
 
-def _cells(score: Accuracy | None) -> tuple[str, str, str]:
+def _cells(score: Score | None) -> tuple[str, str, str]:
     return ("–", "–", "0") if score is None else (f"{score.value:.3f}", f"{score.lower:.3f} to {score.upper:.3f}", str(score.events))
 
 

@@ -69,6 +69,21 @@ def spans_in(value: str) -> tuple[Span, ...]:
     return _parsed(value).spans
 
 
+def of_several(values: Iterable[str]) -> bool:
+    """Whether answers are sets or spans, which hold several things or none, rather than single labels."""
+    return any(kind_of(value) != "classification" for value in values)
+
+
+def part_count(value: str) -> int:
+    """How many labels of a set or spans of an extraction an answer holds; none of a single label, which is no part of anything.
+
+    >>> part_count("a"), part_count('["a","b"]'), part_count('{"spans":[]}')
+    (0, 2, 0)
+    """
+    parsed = _parsed(value)
+    return len(parsed.spans) if parsed.kind == "extraction" else len(parsed.labels) if parsed.kind == "multi-label" else 0
+
+
 def row_score(said: str, truth: str, metric: Metric) -> float:
     """How right an answer is, 0..1. `accuracy`: the whole of it or nothing. `f1`: F1 of its labels, or of its spans with field and offsets.
 

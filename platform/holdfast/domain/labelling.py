@@ -54,6 +54,46 @@ def read_answer(kind: Kind, given: object, text: str, *, strict: bool = True) ->
     return spans_value(spans)
 
 
+def labels_named(kind: Kind, given: object) -> tuple[str, ...]:
+    """The labels, or fields, that an answer names: what can be read of it without its text.
+
+    Raises:
+        DataInvalid: it is an answer to no text.
+
+    >>> labels_named("extraction", '{"city": "Oslo"}'), labels_named("extraction", [{"field": "day", "start": 0, "end": 3}])
+    (('city',), ('day',))
+    """
+    found = _from_json(given) if kind == "extraction" else None
+    if isinstance(found, Mapping) and set(found) != {"spans"}:
+        return tuple(_field(name) for name in found)
+    return labels_in(read_answer(kind, given, "", strict=False))
+
+
+def natural(value: str, text: str) -> str:
+    """A canonical answer as a person would write it: what ``read_answer`` reads back to the same answer to this text.
+
+    >>> natural(read_answer("extraction", {"city": "Oslo"}, "in Oslo"), "in Oslo"), natural('["auth","net"]', "")
+    ('{"city": "Oslo"}', 'auth|net')
+    >>> natural('{"spans":[{"field":"city","start":0,"end":4,"text":"Oslo"}]}', "Oslo or Oslo")
+    '[{"field": "city", "start": 0, "end": 4}]'
+    """
+    kind = kind_of(value)
+    if kind == "classification":
+        return value
+    if kind == "multi-label":
+        return "|".join(labels_in(value)) or "[]"
+    by_field: dict[str, list[str]] = {}
+    for span in spans_in(value):
+        by_field.setdefault(span.field, []).append(span.text)
+    short = json.dumps({field: some[0] if len(some) == 1 else some for field, some in by_field.items()}, ensure_ascii=False)
+    try:
+        if read_answer(kind, short, text) == value:
+            return short
+    except DataInvalid:
+        pass  # a text that stands twice: only its place says which one is meant
+    return json.dumps([{"field": s.field, "start": s.start, "end": s.end} for s in spans_in(value)], ensure_ascii=False)
+
+
 def problem_of(value: str, text: str, contract: TaskContract) -> str | None:
     """What is wrong with a canonical answer to a text under a contract; None when it can be stored."""
     if kind_of(value) != contract.kind:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from holdfast.domain.answers import labels_in
 from holdfast.domain.captures import Capture, Feedback, Label
 from holdfast.domain.ids import CaptureId, TaskName
-from holdfast.domain.labelling import read_answer
+from holdfast.domain.labelling import labels_named, read_answer
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import BadInput, DataInvalid, LabelUnknown, NotFound
 from holdfast.ports import CaptureLog, House, UnitOfWork
@@ -57,9 +57,18 @@ def record_labels(house: House, task: TaskName, labels: Sequence[Label]) -> int:
 
 
 def check_label(contract: TaskContract, value: str) -> None:
-    """What can be known of a label before its capture is at hand. Raises DataInvalid, LabelUnknown."""
-    if contract.kind != "extraction":  # spans lie in a text
+    """What can be known of a label before its capture is at hand: its form, and the labels or fields it names.
+
+    Raises DataInvalid, LabelUnknown.
+    """
+    if contract.kind != "extraction":
         canonical_label(contract, value, "", source="the label")
+        return
+    try:
+        named = labels_named(contract.kind, value)
+    except DataInvalid as error:
+        raise DataInvalid(**{**error.fields, "source": "the label"}) from None
+    _check_known(contract, named)
 
 
 def canonical_label(contract: TaskContract, value: str, text: str, *, source: str) -> str:
@@ -76,10 +85,14 @@ def canonical_label(contract: TaskContract, value: str, text: str, *, source: st
     if len(read.encode()) > MAX_VALUE_BYTES:
         problem, remedy = f"it is longer than {MAX_VALUE_BYTES} bytes", "name fewer or shorter spans"
         raise DataInvalid(source=source, problem=problem, place="label", remedy=remedy)
-    unknown = [] if contract.labels_open else [name for name in labels_in(read) if name not in contract.labels]
+    _check_known(contract, labels_in(read))
+    return read
+
+
+def _check_known(contract: TaskContract, named: Sequence[str]) -> None:
+    unknown = [] if contract.labels_open else [name for name in named if name not in contract.labels]
     if unknown:
         raise LabelUnknown(label=unknown[0], task=contract.task, known=", ".join(contract.labels[:50]))
-    return read
 
 
 def read_labels(log: CaptureLog, contract: TaskContract, labels: Sequence[Label]) -> list[Label]:

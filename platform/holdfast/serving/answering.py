@@ -87,10 +87,10 @@ class Answering:
 
     @staticmethod
     def _answered(asked: Asked, answer: Answer, catalogue: Catalogue, *, cached: bool, latency_ms: float) -> Answered:
-        label, confidence, embedding, tokens = answer
+        label, confidence, embedding, tokens, parts = answer
         return Answered(
-            asked=asked, label=label, confidence=confidence, embedding=embedding, tokens=tokens, cached=cached, latency_ms=latency_ms,
-            base_digest=catalogue.base_digest(asked.choice.digest), capture="none",
+            asked=asked, label=label, confidence=confidence, parts=parts, embedding=embedding, tokens=tokens, cached=cached,
+            latency_ms=latency_ms, base_digest=catalogue.base_digest(asked.choice.digest), capture="none",
         )  # fmt: skip
 
     def _recorded(self, target: Target, one: Answered) -> Answered:
@@ -124,6 +124,6 @@ def _refuse_overlong(target: Target, catalogue: Catalogue, answers: Sequence[Ans
     contract = catalogue.contracts.get(target.task or "")
     if contract is None or contract.overlong == "truncate":
         return
-    for index, (_, _, _, (count, read)) in enumerate(answers):
+    for index, (_, _, _, (count, read), _) in enumerate(answers):
         if count > read:
             raise TooManyTokens(place=f"items.{index}.text" if several else "text", count=count, limit=read, task=target.task)

@@ -86,6 +86,8 @@ class Answered:
     asked: Asked
     label: str
     confidence: float
+    parts: tuple[float, ...]
+    """Confidence of each label of a set or span of an extraction, in the order of the answer."""
     embedding: bytes
     """[hidden] float16, little endian."""
     tokens: tuple[int, int]

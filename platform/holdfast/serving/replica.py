@@ -24,7 +24,7 @@ from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
 
 log = logging.getLogger("holdfast.serving")
 WireQuestion = tuple[str, str]
-WireAnswer = tuple[str, float, bytes, tuple[int, int]] | str
+WireAnswer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]] | str
 WireReply = tuple[str, list[WireAnswer]]
 """Ray's id of the replica, and its answers."""
 UNLOAD_AFTER_S = 60.0
@@ -239,4 +239,4 @@ def _reason(error: Exception) -> str:
 
 def _wire(answer: Answer) -> WireAnswer:
     embedding = np.asarray(answer.embedding, dtype="<f2").tobytes()
-    return (answer.prediction.label, float(answer.prediction.confidence), embedding, answer.tokens)
+    return (answer.prediction.label, float(answer.prediction.confidence), embedding, answer.tokens, answer.parts)

@@ -67,20 +67,19 @@ class TaskDoors:
         return Reply(response=JSONResponse({"accepted_count": len(items), "request_id": call.request_id}, status_code=202))
 
     def _check(self, item: FeedbackItem) -> None:
-        """What can be known at once: the task, and whether the label is one of its."""
+        """What can be known at once: the task, and whether the label is one of its; whether spans fit their text shows later."""
         if item.task is None:
             return
         contract = self._keeper.state.feed.known.catalogue.contracts.get(item.task)
         if contract is None:
             raise NotFound(kind="task", name=item.task[:80])
-        if contract.kind == "classification":  # what other kinds take for an answer is found out beside the text, when it is stored
-            check_label(contract, item.label)
+        check_label(contract, item.label)
 
 
 def _body(one: Answered) -> dict[str, object]:
     return {
         "request_id": one.asked.request_id,
-        **answer_fields(one.label, one.confidence),
+        **answer_fields(one.label, one.confidence, one.parts),
         "adapter_digest": one.asked.choice.digest,
         "base_digest": one.base_digest,
         "generation": one.asked.choice.generation,

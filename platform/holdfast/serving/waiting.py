@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 Question = tuple[str, str]
 """Digest of the adapter, text."""
-Answer = tuple[str, float, bytes, tuple[int, int]]
-"""Label, confidence, embedding as little-endian float16, tokens of the whole text and of what was read of it."""
+Answer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]]
+"""Label, confidence, embedding as little-endian float16, tokens of the whole text and of what was read of it, and the confidence of each
+label of a set or span of an extraction, in the order of the answer."""
 COMPANY_S = 2.0
 """Whoever asked within so long may ask again at any moment, and finds the way not full of another's rows."""
 LEVEL_ASKS = 8

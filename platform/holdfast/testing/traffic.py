@@ -22,10 +22,11 @@ __all__ = ["INTENTS", "Ticket", "history", "stream"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """One synthetic ticket with its right label at that moment."""
+    """One ticket with its right label at that moment."""
 
     text: str
     label: str
+    """A canonical text (`domain.answers`); the synthetic tickets have single labels."""
     index: int
     """Counts from 0 within its stream."""
     changed: bool

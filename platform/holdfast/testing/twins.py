@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.domain.adapters import AdapterVersion
+from holdfast.domain.answers import part_count
 from holdfast.domain.captures import Prediction
 from holdfast.domain.gates import Verdict
 from holdfast.domain.ids import AdapterDigest, TaskName, base_asked
@@ -217,7 +218,9 @@ class EchoEngine:
         bare = base_asked(question.digest) is not None
         prediction = Prediction(label="", confidence=1.0) if bare else self.rule(question.digest, question.text)
         count = len(question.text.split()) + 2  # a word is a token, and two close the text
-        return Answer(prediction=prediction, embedding=embedding_of(question.text), tokens=(count, min(count, self.max_tokens)))
+        parts = (prediction.confidence,) * part_count(prediction.label)
+        embedding = embedding_of(question.text)
+        return Answer(prediction=prediction, embedding=embedding, tokens=(count, min(count, self.max_tokens)), parts=parts)
 
     def resident(self) -> Mapping[AdapterDigest, Tier]:
         """See the port. It has room for all."""

@@ -10,10 +10,11 @@ import pytest
 from holdfast.domain.answers import Span, labels_value, spans_value
 from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import CaptureId, TaskName
-from holdfast.testing.record_builders import a_capture
+from holdfast.testing.record_builders import a_capture, a_version
 
 TEXT = "in Oslo <today>"
 OSLO = spans_value([Span(field="city", start=3, end=7, text="Oslo")])
+TODAY = spans_value([Span(field="day", start=9, end=14, text="today")])
 
 
 def a_task(place: Any, kind: str, said: str) -> TaskName:
@@ -83,6 +84,7 @@ def test_a_data_set_of_spans_is_audited_row_by_row(place: Any) -> None:
         (("multi-label", labels_value(["auth", "net"]), "auth, net"), {"value": ["ui", "net"]}, labels_value(["net", "ui"])),
         (("multi-label", labels_value(["auth"]), "auth"), {}, "[]"),
         (("extraction", OSLO, "city: Oslo"), {"value": OSLO}, OSLO),
+        (("extraction", OSLO, "city: Oslo"), {"value": '{"day": "today"}'}, TODAY),
     ],
 )
 def test_the_console_shows_an_answer_in_words_and_takes_its_label(place: Any, case: tuple[str, str, str], form: Any, kept: str) -> None:
@@ -97,3 +99,25 @@ def test_the_console_shows_an_answer_in_words_and_takes_its_label(place: Any, ca
     pressed = browser.post(f"/tasks/{task}/label", data={"csrf": token[1], "capture_id": "c-1", **form})
     assert pressed.status_code == 303, pressed.text
     assert place.house.log.labelled_since(task, 0)[0].label.value == kept
+
+
+def test_the_form_of_an_extraction_holds_its_answer_as_a_person_would_write_it(place: Any) -> None:
+    task = a_task(place, "extraction", OSLO)
+    page = place.browser().get(f"/tasks/{task}").text
+    assert re.search(r"<textarea[^>]*>{&#34;city&#34;: &#34;Oslo&#34;}</textarea>", page)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label"])
+def test_a_label_that_a_version_learned_beside_the_contract_can_be_chosen_and_is_what_it_answered(place: Any, kind: str) -> None:
+    said = "disk" if kind == "classification" else labels_value(["auth", "disk"])
+    task = TaskName("open")
+    contract = {"task": task, "kind": kind, "labels": ["auth", "net"], "labels_open": True, "floor": 0.5}
+    assert place.client().post("/api/v1/tasks", json=contract).status_code == 201
+    with place.house.unit_of_work() as work:
+        work.versions.put(a_version(task=task, labels=("auth", "disk", "net")))
+        work.commit()
+    place.house.log.append([a_capture(1, task=task, text=TEXT, prediction=Prediction(label=said, confidence=0.5))])
+    page = place.browser().get("/tasks/open").text
+    assert re.findall(r"<option (selected)?>(\w+)</option>", page) == [
+        ("selected" if label in said else "", label) for label in ("auth", "net", "disk")
+    ]

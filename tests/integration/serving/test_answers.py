@@ -73,7 +73,7 @@ def truth(fleet: Fleet) -> Truth:
         for text in fleet.texts[digest]:
             (one,) = engine.answer([Question(digest=digest, text=text)])
             raw = np.asarray(one.embedding, dtype="<f2").tobytes()
-            found[digest, text] = (one.prediction.label, one.prediction.confidence, raw, one.tokens)
+            found[digest, text] = (one.prediction.label, one.prediction.confidence, raw, one.tokens, one.parts)
     return found
 
 

@@ -93,6 +93,11 @@ def test_each_kind_is_answered_in_its_own_form_while_all_are_asked_at_once(stack
     assert all(isinstance(answer["label"], str) for answer in single)
     assert any(len(answer["labels"]) > 1 for answer in several)
     assert all("label" not in answer and 0 < answer["confidence"] <= 1 for answer in [*several, *spans])
+    assert all(sorted(answer["confidences"]) == answer["labels"] for answer in several)
+    parts = [(answer, part) for answer in several for part in answer["confidences"].values()]
+    parts += [(answer, span["confidence"]) for answer in spans for span in answer["spans"]]
+    assert parts
+    assert all(answer["confidence"] <= part <= 1 for answer, part in parts)
     for text, answer in zip(texts["extraction"], spans, strict=True):
         assert all(text[span["start"] : span["end"]] == span["text"] for span in answer["spans"])
         assert sum(len(words) for words in answer["fields"].values()) == len(answer["spans"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.domain.answers import Span, labels_value, spans_value
-from holdfast.domain.labelling import problem_of, read_answer
+from holdfast.domain.labelling import natural, problem_of, read_answer
 from holdfast.domain.tasks import TaskContract, parse_contract
 from holdfast.errors import ContractInvalid, DataInvalid
 
@@ -89,3 +89,25 @@ def test_a_contract_that_no_answer_could_fit_is_refused(plain: dict[str, object]
     with pytest.raises(ContractInvalid) as refused:
         parse_contract({"task": "t", "labels": ["a", "b"], "floor": 0.5, **plain})
     assert place in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["city", "spans"])
+@pytest.mark.parametrize("text", ["fly to Oslo", "Oslo to Oslo", "Oslo, Osloer Oslo"])
+def test_an_answer_written_naturally_is_read_back_as_the_same_answer(field: str, text: str) -> None:
+    start = text.index("Oslo")
+    value = spans_value([Span(field=field, start=start, end=start + 4, text="Oslo")])
+    assert read_answer("extraction", natural(value, text), text) == value
+    assert natural(spans_value([]), text) == "{}"
+    assert read_answer("extraction", "{}", text) == spans_value([])
+
+
+@pytest.mark.parametrize("value", ["[]", '["a"]', '["a","b"]'])
+def test_a_set_written_naturally_is_read_back_as_the_same_set(value: str) -> None:
+    assert read_answer("multi-label", natural(value, TEXT), TEXT) == value
+
+
+def test_spans_of_several_fields_and_of_one_field_twice_are_read_back() -> None:
+    spans = [Span(field="city", start=0, end=4, text="Oslo"), Span(field="city", start=8, end=12, text="Graz")]
+    value = spans_value([*spans, Span(field="day", start=13, end=18, text="today")])
+    assert natural(value, "Oslo or Graz today") == '{"city": ["Oslo", "Graz"], "day": "today"}'
+    assert read_answer("extraction", natural(value, "Oslo or Graz today"), "Oslo or Graz today") == value

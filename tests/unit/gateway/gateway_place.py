@@ -77,7 +77,7 @@ class Place:
         for digest, text in questions:
             count = len(text.split())
             label = "" if base_asked(digest) is not None else digest  # type: ignore[arg-type]
-            found.append((label, 0.875, b"\x00\x3c" * 8, (count, min(count, WORDS_READ))))
+            found.append((label, 0.875, b"\x00\x3c" * 8, (count, min(count, WORDS_READ)), ()))
         return found
 
     def captures(self) -> dict[str, Any]:

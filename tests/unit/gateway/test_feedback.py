@@ -144,3 +144,27 @@ def test_the_client_gives_feedback_and_raises_what_the_gateway_says(place: Place
     place.buffer.drain()
     place.labels.drain()
     assert labels(place) == [("r-1", "delivery", "me")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "refused"),
+    [
+        ("multi-label", ["billing", "returns"], None),
+        ("multi-label", "[]", None),
+        ("multi-label", ["billing", "planet"], "label_unknown"),
+        ("multi-label", 5, "request_invalid"),
+        ("extraction", {"billing": "my card"}, None),
+        ("extraction", [{"field": "billing", "start": 0, "end": 4}], None),
+        ("extraction", {"planet": "Bern"}, "label_unknown"),
+        ("extraction", [{"field": "planet", "start": 0, "end": 4}], "label_unknown"),
+        ("extraction", "nonsense", "data_invalid"),
+        ("extraction", [{"field": "billing", "start": "0", "end": 4}], "data_invalid"),
+    ],
+)
+def test_a_label_that_fits_no_text_of_the_task_is_refused_at_once(tmp_path: Path, kind: str, label: object, refused: str | None) -> None:
+    place = Place(tmp_path, contract={"kind": kind, "labels": ("billing", "returns")})
+    with place.client:
+        answer = place.client.post("/v1/feedback", json={"request_id": "r-1", "label": label, "task": TASK})
+    place.buffer.close()
+    place.labels.close()
+    assert (answer.status_code, answer.json().get("code")) == ((202, None) if refused is None else (422, refused))

@@ -115,7 +115,7 @@ async def _cannot(questions: Sequence[Question]) -> list[Answer | str]:
 
 
 async def _broken(questions: Sequence[Question]) -> list[Answer | str]:
-    return [("label", 1.0, b"odd", (3, 3))]
+    return [("label", 1.0, b"odd", (3, 3), ())]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_metrics_are_for_this_machine_alone(place: Place) -> None:
     [
         ("refund", {"label": "refund"}),
         ('["a","b"]', {"labels": ["a", "b"]}),
-        ("[]", {"labels": []}),
+        ("[]", {"labels": [], "confidences": {}}),
         ('{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', {"spans": [OSLO], "fields": {"city": ["Oslo"]}}),
         ('{"spans":[]}', {"spans": [], "fields": {}}),
     ],

@@ -178,7 +178,7 @@ class Gate:
         self.asked += questions
         while not self.open.is_set():
             await asyncio.sleep(0.005)
-        return [(digest, 0.5, b"\x00\x3c" * 8, (3, 3)) for digest, _ in questions]
+        return [(digest, 0.5, b"\x00\x3c" * 8, (3, 3), ()) for digest, _ in questions]
 
 
 def test_a_caller_that_goes_away_frees_its_place_and_leaves_no_capture(tmp_path: Path) -> None:

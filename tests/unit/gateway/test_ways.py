@@ -80,7 +80,7 @@ def test_a_shadow_gets_a_copy_after_the_reply_and_its_answer_is_captured_and_nev
 
 def test_a_copy_that_cannot_be_answered_costs_the_caller_nothing_and_is_counted(tmp_path: Path) -> None:
     async def ask(questions: Sequence[Question]) -> list[Answer | str]:
-        return ["not loaded" if digest == SECOND else (digest, 0.5, b"\x00\x3c" * 8, (3, 3)) for digest, _ in questions]
+        return ["not loaded" if digest == SECOND else (digest, 0.5, b"\x00\x3c" * 8, (3, 3), ()) for digest, _ in questions]
 
     place = Place(tmp_path, share_canary=0.0, shadow=True, ask=ask)
     with place.client:

@@ -14,7 +14,7 @@ from holdfast.serving.waiting import COMPANY_S, FLOWS_KEPT, LONGEST_RETRY_S, RAN
 
 def echo(questions: Sequence[Question]) -> list[Answer | str]:
     """Labels with the text; `mute` has no answer."""
-    return [f"no answer to {text}" if text == "mute" else (text, 0.5, b"", (3, 3)) for _, text in questions]
+    return [f"no answer to {text}" if text == "mute" else (text, 0.5, b"", (3, 3), ()) for _, text in questions]
 
 
 class Replica:

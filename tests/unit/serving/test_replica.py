@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest, bare
 from holdfast.domain.routing import ReplicaReport, route_of
 from holdfast.errors import AdapterRefused
@@ -84,6 +85,14 @@ def test_a_base_is_asked_without_any_adapter_being_loaded_for_it(room: Room) -> 
     assert [answer[0] for answer in answers if not isinstance(answer, str)] == ["", "x", "hello"]
     assert answers[0][3] == (4, 4)
     assert room.worker.failing is None
+
+
+def test_the_confidence_of_each_label_goes_with_the_answer(room: Room) -> None:
+    room.engine.rule = lambda digest, text: Prediction(label='["auth","net"]', confidence=0.75)
+    room.assign("first")
+    room.worker.refresh()
+    [answer] = room.worker.answer([(a_digest("first"), "x")])
+    assert (answer[0], answer[4]) == ('["auth","net"]', (0.75, 0.75))
 
 
 def test_a_refused_version_is_tried_again_later_and_then_no_longer_named(room: Room) -> None:

@@ -17,6 +17,7 @@ from holdfast.api.series import RecentScore
 from holdfast.api.standing import duration, sentence
 from holdfast.domain.answers import labels_in
 from holdfast.domain.answers import show as show_answer
+from holdfast.domain.labelling import natural
 from holdfast.errors import HoldfastError
 
 ICONS = {"needs you": "▲", "healing": "↻", "at risk": "◆", "starting": "▷", "healthy": "●", "unknown": "?"}
@@ -46,6 +47,7 @@ def _templates() -> Environment:
             "commands": commands,
             "answer": show_answer,
             "labels": labels_in,
+            "natural": natural,
         }
     )
     made.globals.update({"icons": ICONS, "outcomes": OUTCOMES})

@@ -94,6 +94,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
         promotable=_promotable(facts, history, now),
+        choices=_choices(facts),
         range_of=_range_of,
     )
 
@@ -129,6 +130,15 @@ def _answered_at(house: House, task: TaskName, seq: int) -> datetime | None:
     """When the capture at a position of the log was answered. Positions count every task of the home: a person can use the time alone."""
     found = house.log.after(task, seq - 1, 1) if seq else ()
     return found[0].captured_at if found else None
+
+
+def _choices(facts: TaskFacts) -> list[str]:
+    """Labels that a person can choose from: those of the contract, then those that versions learned beside them, by name.
+
+    An answer that is not among them would be saved as another one by whoever presses Save without a look.
+    """
+    learned = {label for version in facts.versions for label in version.labels}
+    return [*facts.contract.labels, *sorted(learned - set(facts.contract.labels))]
 
 
 def _marks(facts: TaskFacts, history: History) -> list[Mark]:

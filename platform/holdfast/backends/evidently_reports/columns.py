@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from holdfast.domain.answers import kind_of, label_counts, labels_in, leading, row_score
+from holdfast.domain.answers import label_counts, labels_in, leading, of_several, row_score
 from holdfast.domain.tasks import Metric
 from holdfast.domain.windows import WindowRows
 
@@ -55,7 +55,7 @@ def compare(reference: WindowRows, current: WindowRows) -> Comparison:
     # A reference row may not vouch for its own words: there a word is seen when a second row has it too.
     known = label_counts(before.predictions)
     tables = [_table(rows, {w for w, n in counts.items() if n >= least}, axes) for rows, least in ((before, 2), (now, 1))]
-    several = {kind_of(said) for said in (*before.predictions, *now.predictions)} != {"classification"}
+    several = of_several((*before.predictions, *now.predictions))
     if several:
         tables = [_spread(table, rows, known) for table, rows in zip(tables, (before, now), strict=True)]
     columns = tuple(c for c in tables[0].columns if c not in ("text", "target") and all(c in t and _usable(t[c]) for t in tables))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from holdfast.domain.answers import of_several
 from holdfast.domain.ids import TaskName
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import StorageRefused
@@ -49,7 +50,7 @@ class EvidentlyReporter:
             metrics: dict[str, float] = {"rows.reference": float(len(reference)), "rows.current": float(len(current))}
             snapshot, reason = self._run(task, reference, current, at, metrics)
             try:
-                return metrics, self._write(task, at, snapshot, reason)
+                return metrics, self._write(task, at, snapshot, reason, several=of_several((*reference.predictions, *current.predictions)))
             except OSError as error:
                 raise StorageRefused(place=str(self._home / "reports"), reason=error.strerror or str(error)) from error
 
@@ -72,7 +73,7 @@ class EvidentlyReporter:
             return None, f"Evidently could not compare these windows: {type(error).__name__}: {error}"
         return snapshot, ""
 
-    def _write(self, task: TaskName, at: datetime, snapshot: Snapshot | None, reason: str) -> str:
+    def _write(self, task: TaskName, at: datetime, snapshot: Snapshot | None, reason: str, *, several: bool) -> str:
         folder = self._home / "reports" / task
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         page = folder / f"{at:%Y%m%dT%H%M%S%fZ}.html"
@@ -86,15 +87,15 @@ class EvidentlyReporter:
         for old in sorted(folder.glob("*.html"))[:-KEPT_PAGES]:
             old.unlink(missing_ok=True)
         if snapshot is not None:
-            self._show(task, at, snapshot)
+            self._show(task, at, snapshot, several=several)
         return str(page.relative_to(self._home))
 
-    def _show(self, task: TaskName, at: datetime, snapshot: Snapshot) -> None:
+    def _show(self, task: TaskName, at: datetime, snapshot: Snapshot, *, several: bool) -> None:
         """Add the run to the workspace that the Evidently UI opens. The workspace is a view: failing to write it is only logged."""
         from holdfast.backends.evidently_reports.workspace import add_run
 
         try:
-            add_run(self._home / "evidently", task, snapshot, name=f"{at:%Y-%m-%d %H:%M:%S} UTC")
+            add_run(self._home / "evidently", task, snapshot, name=f"{at:%Y-%m-%d %H:%M:%S} UTC", several=several)
         except Exception as error:
             log.warning("report.not_shown", task=task, error=f"{type(error).__name__}: {error}"[:300])
 

@@ -24,33 +24,34 @@ def ui_command(home: Path, *, host: str, port: int) -> tuple[list[str], dict[str
     return arguments, {"DO_NOT_TRACK": "1"}
 
 
-def add_run(folder: Path, task: str, snapshot: Snapshot, *, name: str) -> None:
-    """Add one run to the project of a task; the oldest beyond KEPT_RUNS go."""
+def add_run(folder: Path, task: str, snapshot: Snapshot, *, name: str, several: bool = False) -> None:
+    """Add one run to the project of a task; the oldest beyond KEPT_RUNS go. ``several``: its answers are sets or spans."""
     silence()
     from evidently.ui.workspace import Workspace
 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     workspace = Workspace.create(str(folder))
     found = [p for p in workspace.search_project(task) if p.name == task]
-    project = found[0] if found else _create(workspace, task)
+    project = found[0] if found else _create(workspace, task, several=several)
     workspace.add_run(project.id, snapshot, include_data=False, name=name)
     for old in sorted(workspace.list_runs(project.id), key=str)[:-KEPT_RUNS]:  # their ids grow with time
         workspace.delete_run(project.id, old)
 
 
-def _create(workspace: Any, task: str) -> Any:
+def _create(workspace: Any, task: str, *, several: bool) -> Any:
     from evidently.sdk.models import DashboardPanelPlot, PanelMetric
 
     project = workspace.create_project(task, description="Windows of recent traffic against the reference of the version that answered.")
     inputs = ("text_length", "word_count", "unseen_word_share", "embedding_pc1", "embedding_pc2")
     panels = {
-        "Drift of the answers (Jensen-Shannon distance)": ("prediction", "confidence"),
+        "Drift of the answers (Jensen-Shannon distance)": ("prediction", "confidence", *(("answer_size",) if several else ())),
         "Drift of the inputs (Jensen-Shannon distance)": inputs,
     }
     for title, columns in panels.items():
         values = [PanelMetric(metric="ValueDrift", metric_labels={"column": column}, legend=column) for column in columns]
         project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=values, plot_params={"plot_type": "line"}))
-    accuracy = [PanelMetric(metric="Accuracy", legend="accuracy")]
-    title = "Accuracy on labelled rows"
-    project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=accuracy, plot_params={"plot_type": "line"}))
+    if not several:  # Evidently does not judge sets and spans, and an empty panel would say that nothing is labelled
+        accuracy = [PanelMetric(metric="Accuracy", legend="accuracy")]
+        title = "Accuracy on labelled rows"
+        project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=accuracy, plot_params={"plot_type": "line"}))
     return project

@@ -19,7 +19,7 @@ __all__ = ["read_examples", "read_history", "read_labels"]
 def read_examples(
     path: Path, *, text: str | None = None, label: str | None = None, kind: Kind = "classification", say: Say | None = None
 ) -> tuple[Example, ...]:
-    """The labelled examples of a file, in its order.
+    """The labelled examples of a file, in its order. Whether spans fit their texts is not looked at: the audit tells of every row.
 
     Args:
         path: `.csv`, `.tsv`, `.jsonl` (or `.ndjson`), `.parquet`; the text forms also with `.gz`.
@@ -31,7 +31,8 @@ def read_examples(
     Raises:
         DataInvalid: with line and column.
     """
-    found = [Example(text=words, label=name, place=row.place) for row, words, name in _labelled(path, (text, label), kind, say)]
+    labelled = _labelled(path, (text, label), kind, say, strict=False)
+    found = [Example(text=words, label=name, place=row.place) for row, words, name in labelled]
     return tuple(found)
 
 
@@ -53,7 +54,7 @@ def read_history(
     """
     dated = []
     column: str | None = None
-    for row, words, name in _labelled(path, (text, label), kind, say):
+    for row, words, name in _labelled(path, (text, label), kind, say, strict=True):
         column = column or pick(row, TIME, time, path, "time")
         dated.append((instant(row, column, path), words, name))
     dated.sort(key=lambda item: item[0])
@@ -76,13 +77,16 @@ def read_labels(path: Path) -> tuple[tuple[str, str], ...]:
     return tuple(_some(pairs, path))
 
 
-def _labelled(path: Path, columns: tuple[str | None, str | None], kind: Kind, say: Say | None) -> Iterator[tuple[Row, str, str]]:
+def _labelled(
+    path: Path, columns: tuple[str | None, str | None], kind: Kind, say: Say | None, *, strict: bool
+) -> Iterator[tuple[Row, str, str]]:
     kept, dropped = 0, 0
     names: tuple[str, str] | None = None
     for row in rows_of(path):
         names = names or (pick(row, TEXT, columns[0], path, "text"), pick(row, _usual(kind), columns[1], path, "label"))
         words = text_of(row, names[0], path)
-        name = one_label(row, names[1], path) if kind == "classification" else answer_of(row, names[1], path, kind=kind, text=words)
+        single = kind == "classification"
+        name = one_label(row, names[1], path) if single else answer_of(row, names[1], path, kind=kind, text=words, strict=strict)
         if name is None:
             dropped += 1
             continue

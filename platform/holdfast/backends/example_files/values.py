@@ -45,10 +45,10 @@ def one_label(row: Row, column: str, path: Path) -> str | None:
     return label
 
 
-def answer_of(row: Row, column: str, path: Path, *, kind: Kind, text: str) -> str:
-    """The canonical text of a cell that holds labels or spans of ``text``."""
+def answer_of(row: Row, column: str, path: Path, *, kind: Kind, text: str, strict: bool) -> str:
+    """The canonical text of a cell that holds labels or spans of ``text``; ``strict``: which must fit it."""
     try:
-        return read_answer(kind, _cell(row, column, path), text)
+        return read_answer(kind, _cell(row, column, path), text, strict=strict)
     except DataInvalid as error:
         raise _invalid(row, column, path, str(error.fields["problem"]), str(error.fields["remedy"])) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from holdfast.domain.adapters import Manifest
 from holdfast.domain.answers import Span, labels_value, spans_value
 from holdfast.domain.captures import Prediction
 from holdfast.ports import Answer
+
+Decoded = tuple[str, float, tuple[float, ...]]
+"""The canonical answer, its confidence, and the confidence of each of its labels or spans; all 0..1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,9 +55,10 @@ def answers_of(base: BaseModel, asked: Sequence[tuple[Manifest, str]], outputs: 
     offsets = _offsets(base, asked)
     found = []
     for i, ((manifest, text), output) in enumerate(zip(asked, outputs, strict=True)):
-        label, confidence = _decoded(manifest, text, output.logits, offsets.get(i, ()))
+        label, confidence, parts = _decoded(manifest, text, output.logits, offsets.get(i, ()))
         prediction = Prediction(label=label, confidence=min(1.0, confidence))
-        found.append(Answer(prediction=prediction, embedding=output.pooled[0].astype(np.float16), tokens=output.tokens))
+        embedding = output.pooled[0].astype(np.float16)
+        found.append(Answer(prediction=prediction, embedding=embedding, tokens=output.tokens, parts=parts))
     return found
 
 
@@ -73,32 +78,34 @@ def margin(manifest: Manifest, row: Sequence[float]) -> float:
     return first - others[0] if others else float("inf")
 
 
-def _decoded(manifest: Manifest, text: str, logits: NDArray[np.float32], offsets: Offsets) -> tuple[str, float]:
-    """The canonical answer and its confidence, 0..1."""
+def _decoded(manifest: Manifest, text: str, logits: NDArray[np.float32], offsets: Offsets) -> Decoded:
     if manifest.kind == "multi-label":
         return _label_set(manifest.labels, logits[0])
     if manifest.kind == "extraction":
         return _spans(manifest.labels, text, logits, offsets)
     best = int(logits[0].argmax())
-    return manifest.labels[best], float(1.0 / np.exp(logits[0] - logits[0, best]).sum())
+    return manifest.labels[best], float(1.0 / np.exp(logits[0] - logits[0, best]).sum()), ()
 
 
-def _label_set(labels: Sequence[str], logits: NDArray[np.float32]) -> tuple[str, float]:
-    """Every label above zero. Confidence: the probability that all decisions are right, were they independent."""
+def _label_set(labels: Sequence[str], logits: NDArray[np.float32]) -> Decoded:
+    """Every label above zero. Confidence: the probability that all decisions are right, were they independent; of a label its own."""
     doubt = np.logaddexp(0.0, -np.abs(logits.astype(np.float64)))  # -log of each decision's probability
-    return labels_value(label for label, logit in zip(labels, logits, strict=True) if logit > 0), float(np.exp(-doubt.sum()))
+    chosen = {label: float(np.exp(-doubt[i])) for i, label in enumerate(labels) if logits[i] > 0}
+    return labels_value(chosen), float(np.exp(-doubt.sum())), tuple(chosen[label] for label in sorted(chosen))
 
 
-def _spans(fields: Sequence[str], text: str, logits: NDArray[np.float32], offsets: Offsets) -> tuple[str, float]:
-    """The spans of the best legal tags. Confidence: the least probability of a chosen tag."""
+def _spans(fields: Sequence[str], text: str, logits: NDArray[np.float32], offsets: Offsets) -> Decoded:
+    """The spans of the best legal tags. Confidence: the least probability of a chosen tag, of all tokens or of those of a span."""
     real = [i for i, (start, end) in enumerate(offsets[: len(logits)]) if end > start]
     if not real:
-        return spans_value(()), 1.0
+        return spans_value(()), 1.0, ()
     rows = logits[real].astype(np.float64)  # [content tokens, tags]
     tags = best_tags(rows)
     top = rows.max(1, keepdims=True)
-    chosen = rows[np.arange(len(tags)), tags] - top[:, 0] - np.log(np.exp(rows - top).sum(1))
-    return spans_value(_cut(fields, text, tags, [offsets[i] for i in real])), float(np.exp(chosen.min()))
+    chosen = np.exp(rows[np.arange(len(tags)), tags] - top[:, 0] - np.log(np.exp(rows - top).sum(1)))
+    begins = np.flatnonzero((tags > 0) & (tags <= len(fields)))
+    parts = [float(chosen[a:b][tags[a:b] > 0].min()) for a, b in pairwise([*begins.tolist(), len(tags)])]  # outsides end a span
+    return spans_value(_cut(fields, text, tags, [offsets[i] for i in real])), float(chosen.min()), tuple(parts)
 
 
 def best_tags(logits: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -77,8 +77,8 @@ def label_figure(confusion: Mapping[str, Mapping[str, int]], title: str) -> Figu
     return figure
 
 
-def curve_figure(curve: Sequence[CurvePoint], best_step: int, title: str) -> Figure:
-    """Loss and accuracy on the validation rows by step, with the checkpoint that was kept."""
+def curve_figure(curve: Sequence[CurvePoint], best_step: int, title: str, *, quality: str = "accuracy") -> Figure:
+    """Loss and ``quality`` on the validation rows by step, with the checkpoint that was kept."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.0), dpi=110, layout="constrained")
@@ -87,11 +87,11 @@ def curve_figure(curve: Sequence[CurvePoint], best_step: int, title: str) -> Fig
     steps = [point.step for point in curve]
     left.plot(steps, [point.train_loss for point in curve], color="tab:gray", label="loss, training")
     left.plot(steps, [point.validation_loss for point in curve], color="tab:orange", label="loss, validation")
-    right.plot(steps, [point.validation_accuracy for point in curve], color="tab:blue", marker=".", label="accuracy, validation")
+    right.plot(steps, [point.validation_accuracy for point in curve], color="tab:blue", marker=".", label=f"{quality}, validation")
     left.axvline(best_step, color="tab:green", linestyle=":", label=f"kept: step {best_step}")
     left.set_xlabel("step")
     left.set_ylabel("loss")
-    right.set_ylabel("accuracy")
+    right.set_ylabel(quality)
     left.set_title(title, fontsize=10)
     handles = [*left.get_lines(), *right.get_lines()]
     left.legend(handles=handles, labels=[str(line.get_label()) for line in handles], fontsize=8, loc="center right")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.backends.mlflow_registry.plots import confusion_figure, curve_figure, label_figure, label_sums
 from holdfast.domain.adapters import MANIFEST_NAME, WEIGHT_FILES
+from holdfast.domain.answers import row_score
 from holdfast.domain.gates import Verdict
+from holdfast.domain.tasks import Kind, Rung
 from holdfast.ports import RunFacts
 
 if TYPE_CHECKING:
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
 DIGEST_TAG = "holdfast.adapter_digest"
 PUBLISHED = (MANIFEST_NAME, *WEIGHT_FILES, "fingerprint.json")
 """What of an adapter folder is shown. Never the reference window: it holds request texts. Never base weights: they are not in it."""
+
+
+VALIDATED: Mapping[tuple[Kind, Rung], tuple[str, str]] = {
+    ("multi-label", "head"): ("validation_f1", "mean F1"),
+    ("multi-label", "lora"): ("validation_f1", "mean F1"),
+    ("extraction", "head"): ("validation_right_tokens", "share of right tokens"),
+    ("extraction", "lora"): ("validation_right_texts", "share of texts with every token right"),
+}
+"""What a curve's `validation_accuracy` is by kind and rung where it is not the accuracy: its name in MLflow, and in words."""
 
 
 def ensure_run(client: MlflowClient, facts: RunFacts, folder: Path) -> str:
@@ -41,7 +53,8 @@ def ensure_run(client: MlflowClient, facts: RunFacts, folder: Path) -> str:
     else:  # answers hold pieces of texts and are never shown: only sums for each label are
         client.log_figure(run_id, label_figure(facts.confusion, f"{title}: held-out rows"), "plots/labels.png")
     if facts.rung.curve:
-        client.log_figure(run_id, curve_figure(facts.rung.curve, facts.rung.best_step, title), "plots/curve.png")
+        figure = curve_figure(facts.rung.curve, facts.rung.best_step, title, quality=_validated(facts)[1])
+        client.log_figure(run_id, figure, "plots/curve.png")
     for name in PUBLISHED:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name), "adapter")
@@ -116,7 +129,7 @@ def _metrics(facts: RunFacts) -> list[Metric]:
         rows += [
             ("train_loss", point.train_loss, point.step),
             ("validation_loss", point.validation_loss, point.step),
-            ("validation_accuracy", point.validation_accuracy, point.step),
+            (_validated(facts)[0], point.validation_accuracy, point.step),
         ]
     rows += [("train_seconds", facts.rung.seconds, 0), ("adapter_bytes", float(facts.rung.byte_count), 0)]
     right = sum(row.get(true, 0) for true, row in facts.confusion.items())
@@ -133,11 +146,18 @@ def _metrics(facts: RunFacts) -> list[Metric]:
 
 
 def _set_metrics(facts: RunFacts) -> dict[str, float]:
-    """Micro-averaged precision, recall and F1 of labels or spans, on the held-out rows."""
+    """On the held-out rows: mean F1 of a row, as the gate judges, and micro-averaged precision, recall and F1 of labels or spans."""
     sums = label_sums(facts.confusion).values()
     both, said, true = (sum(one[i] for one in sums) for i in range(3))
     f1 = 2 * both / max(1, said + true)
-    return {"holdout_precision": both / max(1, said), "holdout_recall": both / max(1, true), "holdout_micro_f1": f1}
+    rows = [(row_score(answer, truth, "f1"), count) for truth, row in facts.confusion.items() for answer, count in row.items()]
+    mean = sum(score * count for score, count in rows) / max(1, sum(count for _, count in rows))
+    micro = {"holdout_precision": both / max(1, said), "holdout_recall": both / max(1, true), "holdout_micro_f1": f1}
+    return {"holdout_f1": mean, **micro}
+
+
+def _validated(facts: RunFacts) -> tuple[str, str]:
+    return VALIDATED.get((facts.contract.kind, facts.version.rung), ("validation_accuracy", "accuracy"))
 
 
 def _wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
