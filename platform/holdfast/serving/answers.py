@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from holdfast.domain.answers import Span, kind_of, labels_in, spans_in
 
 
-def answer_fields(value: str, confidence: float, parts: Sequence[float] = ()) -> dict[str, object]:
+def answer_fields(value: str, confidence: float, parts: Sequence[float]) -> dict[str, object]:
     """`label`, or `labels` in order of name, or `spans` (offsets in characters) with `fields`; and the confidence of the whole answer.
 
     ``parts``: confidence of each label or span, in their order; shown as `confidences` by label, and in each span.
 
-    >>> answer_fields("refund", 0.5)
+    >>> answer_fields("refund", 0.5, ())
     {'label': 'refund', 'confidence': 0.5}
     >>> answer_fields('["auth","net"]', 0.5, (0.9, 0.6))
     {'labels': ['auth', 'net'], 'confidences': {'auth': 0.9, 'net': 0.6}, 'confidence': 0.5}

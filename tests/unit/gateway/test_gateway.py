@@ -167,14 +167,17 @@ def test_metrics_are_for_this_machine_alone(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "body"),
+    ("said", "parts", "body"),
     [
-        ("refund", {"label": "refund"}),
-        ('["a","b"]', {"labels": ["a", "b"]}),
-        ("[]", {"labels": [], "confidences": {}}),
-        ('{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', {"spans": [OSLO], "fields": {"city": ["Oslo"]}}),
-        ('{"spans":[]}', {"spans": [], "fields": {}}),
+        ("refund", (), {"label": "refund"}),
+        ('["a","b"]', (0.5, 0.75), {"labels": ["a", "b"], "confidences": {"a": 0.5, "b": 0.75}}),
+        ("[]", (), {"labels": [], "confidences": {}}),
+        (
+            '{"spans":[{"field":"city","start":3,"end":7,"text":"Oslo"}]}', (0.5,),
+            {"spans": [OSLO | {"confidence": 0.5}], "fields": {"city": ["Oslo"]}},
+        ),
+        ('{"spans":[]}', (), {"spans": [], "fields": {}}),
     ],
-)
-def test_an_answer_is_shown_in_the_form_of_its_kind(said: str, body: dict[str, object]) -> None:
-    assert answer_fields(said, 0.25) == {**body, "confidence": 0.25}
+)  # fmt: skip
+def test_an_answer_is_shown_in_the_form_of_its_kind(said: str, parts: tuple[float, ...], body: dict[str, object]) -> None:
+    assert answer_fields(said, 0.25, parts) == {**body, "confidence": 0.25}
