@@ -57,6 +57,15 @@ def test_no_two_dates_of_a_backtest_read_alike(span: timedelta) -> None:
     assert 2 <= len(ticks) == len(set(ticks))
 
 
+def test_the_periods_of_a_history_of_days_are_told_apart_in_its_tables() -> None:
+    result = backtest(timedelta(days=3))
+    console = Console(record=True, file=io.StringIO(), width=160)
+    show(result, console, title="history.csv")
+    for period in result.periods:
+        assert f"{period.start:%m-%d %H:%M}" in console.export_text(clear=False)
+        assert f"<td>{period.start:%m-%d %H:%M}</td><td>{period.end:%m-%d %H:%M}</td>" in page(result, title="history.csv")
+
+
 def test_a_backtest_names_the_metric_of_the_contract_on_its_page_and_on_the_terminal() -> None:
     result = backtest(timedelta(days=30), "f1")
     console = Console(record=True, file=io.StringIO(), width=160)

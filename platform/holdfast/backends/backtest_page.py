@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
-from holdfast.domain.backtest import Backtest, Period
+from holdfast.domain.backtest import Backtest, Period, date_form
 from holdfast.domain.tasks import titled
 from holdfast.errors import StorageRefused
 
@@ -90,8 +89,8 @@ def figure(result: Backtest) -> str:
 
 
 def _dates(periods: Sequence[Period], x: Callable[[float], float]) -> list[str]:
-    """When some of the periods began, in a form in which they differ; one that reads like the one before it is left out."""
-    form = "%Y-%m-%d" if periods[-1].end - periods[0].start > timedelta(days=7) else "%m-%d %H:%M"
+    """When some of the periods began; what reads like the one before it is left out."""
+    form = date_form(periods)
     parts, before = [], ""
     for period in periods[:: max(1, len(periods) // 6)]:
         if f"{period.start:{form}}" != before:
@@ -147,11 +146,14 @@ def _key() -> list[str]:
 
 
 def _tables(result: Backtest) -> list[str]:
-    alerts = [(a.at.date(), a.event_index, a.onset_index, a.monitor, a.diagnosis, a.sentence) for a in result.alerts]
-    trained = [(r.requested_at.date(), r.event_index, r.labels_used, f"{r.seconds:.1f}", r.verdict, r.reason) for r in result.retrainings]
-    moved = [(p.at.date(), p.event_index, p.adapter_digest) for p in result.promotions]
+    form = date_form(result.periods)
+    alerts = [(f"{a.at:{form}}", a.event_index, a.onset_index, a.monitor, a.diagnosis, a.sentence) for a in result.alerts]
+    trained = [
+        (f"{r.requested_at:{form}}", r.event_index, r.labels_used, f"{r.seconds:.1f}", r.verdict, r.reason) for r in result.retrainings
+    ]
+    moved = [(f"{p.at:{form}}", p.event_index, p.adapter_digest) for p in result.promotions]
     rows = [
-        (p.start.date(), p.end.date(), p.events, f"{p.accuracy_loop:.3f}", f"{p.accuracy_frozen:.3f}", f"{p.accuracy_bound:.3f}")
+        (f"{p.start:{form}}", f"{p.end:{form}}", p.events, f"{p.accuracy_loop:.3f}", f"{p.accuracy_frozen:.3f}", f"{p.accuracy_bound:.3f}")
         for p in result.periods
     ]
     return [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.domain.backtest import Backtest, Period
+from holdfast.domain.backtest import Backtest, Period, date_form
 from holdfast.domain.tasks import titled
 
 ROWS = 12
@@ -55,22 +55,24 @@ def plot(result: Backtest) -> list[str]:
 
 def _periods(periods: Sequence[Period], title: str) -> Table:
     table = Table("from", "to", "events", "loop", "frozen", "bound", title=title, title_justify="left")
+    form = date_form(periods)
     for p in periods:
         table.add_row(
-            f"{p.start:%Y-%m-%d}", f"{p.end:%Y-%m-%d}", str(p.events), f"{p.accuracy_loop:.3f}", f"{p.accuracy_frozen:.3f}",
+            f"{p.start:{form}}", f"{p.end:{form}}", str(p.events), f"{p.accuracy_loop:.3f}", f"{p.accuracy_frozen:.3f}",
             f"{p.accuracy_bound:.3f}",
         )  # fmt: skip
     return table
 
 
 def _deeds(result: Backtest) -> list[Table]:
+    form = date_form(result.periods)
     alerts = Table("at", "event", "began at", "monitors", "diagnosis", title="Alerts", title_justify="left")
     for a in result.alerts:
-        alerts.add_row(f"{a.at:%Y-%m-%d}", str(a.event_index), str(a.onset_index), a.monitor, a.diagnosis)
+        alerts.add_row(f"{a.at:{form}}", str(a.event_index), str(a.onset_index), a.monitor, a.diagnosis)
     trained = Table("asked at", "event", "labels", "seconds", "verdict", "reason", title="Retrainings", title_justify="left")
     for r in result.retrainings:
-        trained.add_row(f"{r.requested_at:%Y-%m-%d}", str(r.event_index), str(r.labels_used), f"{r.seconds:.1f}", r.verdict, r.reason)
+        trained.add_row(f"{r.requested_at:{form}}", str(r.event_index), str(r.labels_used), f"{r.seconds:.1f}", r.verdict, r.reason)
     moved = Table("at", "event", "adapter", title="Promotions", title_justify="left")
     for p in result.promotions:
-        moved.add_row(f"{p.at:%Y-%m-%d}", str(p.event_index), p.adapter_digest[:19])
+        moved.add_row(f"{p.at:{form}}", str(p.event_index), p.adapter_digest[:19])
     return [table for table in (alerts, trained, moved) if table.row_count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from holdfast.domain.answers import label_counts
@@ -122,6 +122,11 @@ class Backtest:
     retrainings: tuple[RetrainingMark, ...]
     promotions: tuple[PromotionMark, ...]
     totals: Totals
+
+
+def date_form(periods: Sequence[Period]) -> str:
+    """How instants of a history are written (as strftime has it): days; in a history of at most a week also the time of day."""
+    return "%Y-%m-%d" if periods[-1].end - periods[0].start > timedelta(days=7) else "%m-%d %H:%M"
 
 
 @dataclass(frozen=True, slots=True)
