@@ -68,7 +68,7 @@ def label_figure(confusion: Mapping[str, Mapping[str, int]], title: str) -> Figu
     axes.barh(places - 0.2, [sums[one][0] / max(1, sums[one][1]) for one in labels], 0.36, color="tab:blue", label="precision")
     axes.barh(places + 0.2, [sums[one][0] / max(1, sums[one][2]) for one in labels], 0.36, color="tab:orange", label="recall")
     axes.set_yticks(places, [f"{_short(one)} ({sums[one][2]})" for one in labels], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(1, len(labels)) - 0.4, -0.6)
     axes.set_xlim(0.0, 1.0)
     left_out = len(sums) - len(labels)
     axes.set_title(title + (f"\n{left_out} rarer labels left out" if left_out else ""), fontsize=10)
@@ -85,10 +85,12 @@ def curve_figure(curve: Sequence[CurvePoint], best_step: int, title: str, *, qua
     left = figure.subplots()
     right = left.twinx()
     steps = [point.step for point in curve]
-    left.plot(steps, [point.train_loss for point in curve], color="tab:gray", label="loss, training")
-    left.plot(steps, [point.validation_loss for point in curve], color="tab:orange", label="loss, validation")
+    left.plot(steps, [point.train_loss for point in curve], color="tab:gray", marker=".", label="loss, training")
+    left.plot(steps, [point.validation_loss for point in curve], color="tab:orange", marker=".", label="loss, validation")
     right.plot(steps, [point.validation_accuracy for point in curve], color="tab:blue", marker=".", label=f"{quality}, validation")
     left.axvline(best_step, color="tab:green", linestyle=":", label=f"kept: step {best_step}")
+    if len(steps) <= 10:  # a head of spans has one point alone, and steps are whole
+        left.set_xticks(steps)
     left.set_xlabel("step")
     left.set_ylabel("loss")
     right.set_ylabel(quality)
