@@ -403,12 +403,8 @@ class InferenceEngine(Protocol):
         """Where each loaded adapter is now."""
         ...
 
-    def pin(self, digest: AdapterDigest) -> bool:
-        """Never let it leave the bank; false when no room would be left for others. Raises NotFound (kind `adapter`)."""
-        ...
-
-    def unpin(self, digest: AdapterDigest) -> None:
-        """Raises NotFound (kind `adapter`)."""
+    def pin(self, digests: AbstractSet[AdapterDigest]) -> None:
+        """These, loaded or not yet, leave their bank after all others; those pinned before no longer do. All stay answerable."""
         ...
 
 

@@ -57,11 +57,8 @@ def test_an_engine_answers_in_order_and_only_with_what_is_loaded() -> None:
     with pytest.raises(NotFound, match="adapter"):
         engine.answer([Question(digest=a_digest("bad"), text="x")])
     assert engine.resident() == {a_digest("one"): "bank"}
-    assert engine.pin(a_digest("one"))
-    engine.unpin(a_digest("one"))
-    for deed in (engine.pin, engine.unpin):
-        with pytest.raises(NotFound, match="adapter"):
-            deed(a_digest("bad"))
+    engine.pin(frozenset({a_digest("one"), a_digest("bad")}))
+    assert engine.loaded() == {a_digest("one")}
     engine.unload(a_digest("one"))
     engine.unload(a_digest("one"))
     assert engine.loaded() == frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast.backends.lora.banks import Bank
 from holdfast.backends.lora.engine import LoraEngine, ServingOptions
@@ -48,6 +51,13 @@ class Fleet:
             alone = self.alone[pair]
             assert answer.prediction.confidence == pytest.approx(alone.prediction.confidence, abs=1e-5)
             np.testing.assert_allclose(np.asarray(answer.embedding), np.asarray(alone.embedding), atol=2e-3)
+
+
+def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -108,28 +118,91 @@ def test_a_claimed_adapter_stays_until_it_is_released_even_unloaded(small: LoraE
     held = fleet.digests[1]
     with small._residency.claim([held]) as steps:
         adapter = next(steps)[held]
-        used = adapter.layout.used  # what follows in the row is whatever lay in that memory, perhaps no number
-        before = adapter.row[:used].clone()
+        before = adapter.layout.digest(adapter.row)
         small.unload(held)
         for digest in fleet.digests[2:]:
             fleet.check(small, [(digest, TEXTS[1])])
-        assert torch.equal(adapter.row[:used], before)
+        assert adapter.layout.digest(adapter.row) == before
     with pytest.raises(NotFound):
         small.answer([Question(digest=held, text="x")])
 
 
-def test_a_pinned_adapter_never_leaves_and_pins_leave_room(small: LoraEngine, fleet: Fleet) -> None:
-    large = [digest for digest in fleet.digests if fleet.bytes[digest] == max(fleet.bytes.values())]
-    assert small.pin(large[0]) and small.pin(large[1])
-    assert not small.pin(large[2]), "a third would leave no room for the others"
-    for _ in range(2):
-        fleet.check(small, [(digest, TEXTS[0]) for digest in fleet.digests])
-        tiers = small.resident()
-        assert tiers[large[0]] == tiers[large[1]] == "bank"
-    small.unpin(large[0])
-    assert small.pin(large[2])
-    with pytest.raises(NotFound):
-        small.pin(AdapterDigest("sha256:none"))
+def large(fleet: Fleet) -> list[AdapterDigest]:
+    """Those of the greater rank, three of which have room."""
+    return [digest for digest in fleet.digests if fleet.bytes[digest] == max(fleet.bytes.values())]
+
+
+def test_whatever_is_asked_the_pinned_stay_where_they_and_one_more_have_room_and_everybody_is_answered(
+    small: LoraEngine, fleet: Fleet
+) -> None:
+    asked = st.lists(st.tuples(st.sampled_from(fleet.digests), st.sampled_from(TEXTS)), min_size=1, max_size=12)
+
+    @settings(max_examples=60, deadline=None)
+    @given(pinned=st.frozensets(st.sampled_from(fleet.digests)), batches=st.lists(asked, max_size=4), again=st.sampled_from(fleet.digests))
+    def story(pinned: frozenset[AdapterDigest], batches: list[list[tuple[AdapterDigest, str]]], again: AdapterDigest) -> None:
+        small.pin(pinned)
+        others = max((size for digest, size in fleet.bytes.items() if digest not in pinned), default=0)
+        fits = sum(fleet.bytes[digest] for digest in pinned) + others <= 3 * max(fleet.bytes.values())
+        for batch in [[(digest, TEXTS[0]) for digest in pinned], *batches]:
+            before = small.resident()
+            fleet.check(small, batch)
+            after = small.resident()
+            assert not fits or all(after[digest] == "bank" for digest in pinned if before[digest] == "bank")
+        small.unload(again)
+        small.load(again, fleet.folders[again])
+        assert set(small.resident()) == set(fleet.digests)
+        assert not fits or all(tier == "bank" for digest, tier in small.resident().items() if digest in pinned - {again})
+
+    story()
+
+
+def test_a_flood_of_cold_adapters_from_many_threads_moves_no_pinned_one_and_is_answered(small: LoraEngine, fleet: Fleet) -> None:
+    pinned, cold = large(fleet)[:2], [digest for digest in fleet.digests if digest not in large(fleet)[:2]]
+    small.pin(frozenset(pinned))
+    fleet.check(small, [(digest, TEXTS[0]) for digest in pinned])
+    moved: list[str] = []
+
+    def flood(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(15):
+            fleet.check(small, [(digest, chance.choice(TEXTS)) for digest in chance.sample(cold, chance.randint(1, len(cold)))])
+            moved.extend(tier for digest, tier in small.resident().items() if digest in pinned and tier != "bank")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(flood, range(4)))
+    assert moved == []
+
+
+def test_what_is_pinned_comes_into_a_bank_unasked_and_loading_others_does_not_move_it(small: LoraEngine, fleet: Fleet) -> None:
+    fleet.check(small, [(digest, TEXTS[0]) for digest in fleet.digests[3:]])
+    pinned = next(digest for digest in large(fleet) if small.resident()[digest] != "bank")
+    small.pin(frozenset({pinned}))
+    until(lambda: small.resident()[pinned] == "bank")
+    for digest in fleet.digests:
+        if digest != pinned:
+            small.unload(digest)
+            small.load(digest, fleet.folders[digest])
+    assert small.resident()[pinned] == "bank"
+
+
+def test_where_the_pinned_fill_all_room_another_is_answered_and_so_are_they(small: LoraEngine, fleet: Fleet) -> None:
+    small.pin(frozenset(large(fleet)))
+    fleet.check(small, [(digest, TEXTS[0]) for digest in large(fleet)])
+    for digest in fleet.digests:
+        fleet.check(small, [(digest, TEXTS[1])])
+
+
+def test_what_no_room_is_left_for_in_host_memory_goes_to_disk_the_pinned_last(pin: tuple[str, str], fleet: Fleet) -> None:
+    size = max(fleet.bytes.values())
+    engine = LoraEngine({"tiny": pin}, 1, serving=ServingOptions(bank_bytes=size, host_bytes=size))
+    first, second, third, fourth = large(fleet)
+    for digest in (first, second, third, fourth):
+        engine.load(digest, fleet.folders[digest])
+    engine.pin(frozenset({first, second}))
+    for digest in (first, second, third, fourth):
+        fleet.check(engine, [(digest, TEXTS[0])])
+    assert engine.resident() == {first: "disk", second: "host", third: "disk", fourth: "bank"}
+    engine.close()
 
 
 def test_an_adapter_whose_files_changed_on_disk_is_not_answered_with(

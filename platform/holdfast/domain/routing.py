@@ -123,3 +123,11 @@ def versions_wanted(assignments: Mapping[str, Assignment], table: RoutingTable) 
     for route in table.routes.values():
         wanted.update((route.champion, route.challenger))
     return frozenset(d for d in wanted if d is not None)
+
+
+def versions_routed(assignments: Mapping[str, Assignment], table: RoutingTable) -> frozenset[AdapterDigest]:
+    """Every version that gets a task's own traffic: what the table names, and the champions that it will name once they are warm."""
+    routed: set[AdapterDigest | None] = {a.champion for a in assignments.values()}
+    for route in table.routes.values():
+        routed.update((route.champion, route.challenger))
+    return frozenset(d for d in routed if d is not None)

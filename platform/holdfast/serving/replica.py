@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from holdfast.domain.ids import AdapterDigest, base_asked
-from holdfast.domain.routing import ReplicaReport, versions_wanted
+from holdfast.domain.routing import ReplicaReport, versions_routed, versions_wanted
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.ports import Answer, Clock, InferenceEngine, Question, UnitOfWork
 
@@ -111,9 +111,9 @@ class ReplicaWorker:
             self._note(error)
             return
         self._generation = max((a.generation for a in assignments.values()), default=0)
-        wanted = versions_wanted(assignments, table)
-        champions = [a.champion for a in assignments.values()]
-        for digest in sorted(wanted, key=lambda d: d not in champions):  # who answers now comes first
+        wanted, routed = versions_wanted(assignments, table), versions_routed(assignments, table)
+        self._engine.pin(routed)  # many who ask for versions by number must not send a task's own traffic to the disk
+        for digest in sorted(wanted, key=lambda d: d not in routed):  # who answers now comes first
             self._hold(digest)
         self._let_go(wanted)
         self._report()

@@ -176,7 +176,7 @@ class EchoEngine:
         self.written: set[str] = set()
         """Digests whose weights were written to since their last proof."""
         self.max_tokens = 128
-        self.pinned: set[AdapterDigest] = set()
+        self.pinned: frozenset[AdapterDigest] = frozenset()
 
     def load(self, digest: AdapterDigest, folder: Path) -> None:
         """See the port."""
@@ -201,7 +201,6 @@ class EchoEngine:
     def unload(self, digest: AdapterDigest) -> None:
         """See the port."""
         self.folders.pop(digest, None)
-        self.pinned.discard(digest)
 
     def loaded(self) -> frozenset[AdapterDigest]:
         """See the port."""
@@ -226,20 +225,9 @@ class EchoEngine:
         """See the port. It has room for all."""
         return dict.fromkeys(self.folders, "bank")
 
-    def pin(self, digest: AdapterDigest) -> bool:
+    def pin(self, digests: AbstractSet[AdapterDigest]) -> None:
         """See the port."""
-        self._check(digest)
-        self.pinned.add(digest)
-        return True
-
-    def unpin(self, digest: AdapterDigest) -> None:
-        """See the port."""
-        self._check(digest)
-        self.pinned.discard(digest)
-
-    def _check(self, digest: AdapterDigest) -> None:
-        if digest not in self.folders:
-            raise NotFound(kind="adapter", name=digest)
+        self.pinned = frozenset(digests)
 
 
 class EchoWriter:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.ids import TaskName
-from holdfast.domain.routing import RoutingTable, choose, route_of, share_of, versions_wanted
+from holdfast.domain.routing import RoutingTable, choose, route_of, share_of, versions_routed, versions_wanted
 from holdfast.testing.builders import a_digest, a_route, an_assignment
 
 OLD, NEW = a_digest("old"), a_digest("new")
@@ -77,3 +77,9 @@ def test_champions_challengers_and_previous_champions_are_wanted_on_every_replic
 def test_what_the_table_names_is_wanted_though_two_newer_champions_were_refused() -> None:
     table = RoutingTable(generation=4, routes={"tickets": CANARY})
     assert versions_wanted({"tickets": an_assignment(champion=a_digest("3"), previous=a_digest("2"))}, table) >= {OLD, NEW}
+
+
+def test_the_champion_to_come_and_what_the_table_names_get_traffic_and_the_previous_champion_does_not() -> None:
+    table = RoutingTable(generation=4, routes={"tickets": CANARY})
+    assert versions_routed({"tickets": an_assignment(champion=a_digest("3"), previous=a_digest("2"))}, table) == {OLD, NEW, a_digest("3")}
+    assert versions_routed({}, RoutingTable()) == frozenset()

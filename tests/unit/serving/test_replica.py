@@ -264,3 +264,18 @@ def test_a_fresh_replica_holds_what_the_table_names_and_proved_it_before_its_fir
     room.worker.refresh()
     assert set(room.report().ready) == {a_digest("first"), a_digest("second"), a_digest("third")}
     assert room.report().proved_at.keys() == set(room.report().ready)
+
+
+def test_what_the_task_s_own_traffic_goes_to_is_pinned_and_what_is_asked_by_number_alone_is_not(room: Room) -> None:
+    room.assign("second", previous="first")
+    with room.database.unit_of_work() as work:
+        work.assignments.publish(route_of(an_assignment(champion=a_digest("first"), challenger=a_digest("trial"), generation=1)))
+        work.commit()
+    room.worker.refresh()
+    assert room.engine.pinned == {a_digest("first"), a_digest("trial"), a_digest("second")}
+    with room.database.unit_of_work() as work:
+        work.assignments.publish(route_of(an_assignment(champion=a_digest("second"), generation=2)))
+        work.commit()
+    room.worker.refresh()
+    assert room.engine.pinned == {a_digest("second")}
+    assert a_digest("first") in room.engine.loaded()

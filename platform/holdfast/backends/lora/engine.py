@@ -113,13 +113,9 @@ class LoraEngine:
         """Where each loaded adapter is now."""
         return self._residency.tiers()
 
-    def pin(self, digest: AdapterDigest) -> bool:
-        """Never let it leave the bank; false when no room would be left for others. Raises NotFound (kind `adapter`)."""
-        return self._residency.pin(digest)
-
-    def unpin(self, digest: AdapterDigest) -> None:
-        """Raises NotFound (kind `adapter`)."""
-        self._residency.unpin(digest)
+    def pin(self, digests: AbstractSet[AdapterDigest]) -> None:
+        """These, loaded or not yet, leave their bank after all others; those pinned before no longer do."""
+        self._residency.pin(digests)
 
     def close(self) -> None:
         """End the threads of this engine."""

@@ -30,7 +30,6 @@ class Entry:
     seat: Seat | None = None
     host: Tensor | None = None
     claims: int = 0
-    pinned: bool = False
     asked: bool = False
     """Whether the loader has been asked for it."""
     gone: bool = False

@@ -1,8 +1,9 @@
 """Where the weights of each registered adapter are: in a bank, in host memory, or on disk alone.
 
-An answer claims its adapters for as long as it needs them; a claimed or pinned adapter never leaves its bank. What a claim finds
-outside a bank is brought in by a thread of its own, while the rows that can be answered are answered. Nobody who waits holds a
-slot that could be given up: a claimed adapter in a bank is answered next, so every wait ends. What comes back into a bank, from host
+An answer claims its adapters for as long as it needs them; a claimed adapter never leaves its bank, and a pinned one leaves only for
+one that is asked and has no room though all others left. What a claim finds outside a bank is brought in by a thread of its own, while
+the rows that can be answered are answered. Nobody who waits holds a slot that could be given up: a claimed adapter in a bank is
+answered next, and nobody claims anew while that thread waits for room, so every wait ends. What comes back into a bank, from host
 memory or from disk, has the bytes that were proved when it was registered.
 """
 
@@ -12,7 +13,8 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from holdfast.backends.lora.banks import Banks
 from holdfast.backends.lora.entries import Entry
-from holdfast.backends.lora.layouts import Layout, LoadedAdapter
+from holdfast.backends.lora.layouts import LoadedAdapter
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused, HoldfastError, NotFound
 from holdfast.ports import Tier
@@ -42,29 +44,30 @@ class Residency:
         self._banks = Banks(bank_bytes)
         self._host_bytes = host_bytes
         self._entries: dict[AdapterDigest, Entry] = {}
+        self._pinned: frozenset[AdapterDigest] = frozenset()
         self._seated: OrderedDict[Entry, None] = OrderedDict()
         self._hosted: OrderedDict[Entry, None] = OrderedDict()
         self._changed = threading.Condition()
+        self._short = False
+        """Whether the loader waits for room."""
         self._wanted: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._loader: threading.Thread | None = None
 
     def register(self, adapter: LoadedAdapter, folder: Path) -> Entry:
         """Make a proved adapter answerable, in the place of one of the same digest. Raises AdapterRefused.
 
-        It goes into a bank if one has or can make room now, else into host memory.
+        It goes into a bank if one has or can make room now without the pinned, else into host memory.
         """
         row_digest = adapter.layout.digest(adapter.row)
         entry = Entry(adapter.digest, adapter.manifest, adapter.base, adapter.layout, folder, row_digest)
         with self._changed:
+            if entry.byte_count > self._banks.budget_bytes:
+                raise AdapterRefused(folder=folder, reason="the banks have no room for it, even alone")
             before = self._entries.get(adapter.digest)
-            entry.pinned = before is not None and before.pinned
-            others = self._pinned_bytes() - (before.byte_count if before is not None and before.pinned else 0)
-            if entry.byte_count > self._banks.budget_bytes - others:
-                raise AdapterRefused(folder=folder, reason="what is pinned leaves no room for it in the banks")
             if before is not None:
                 self._leave(before)
             self._entries[adapter.digest] = entry
-            if self._make_room(adapter.layout):
+            if self._make_room(entry, asked=False):
                 self._seat(entry, adapter.row)
             else:
                 self._keep_in_host(entry, adapter.row)
@@ -92,21 +95,18 @@ class Residency:
         with self._changed:
             return {d: "bank" if e.seat else "host" if e.host is not None else "disk" for d, e in self._entries.items()}
 
-    def pin(self, digest: AdapterDigest) -> bool:
-        """Keep it in its bank from its next use on; false where that would leave no room for the others. Raises NotFound."""
-        with self._changed:
-            entry = self._entry(digest)
-            largest = max(one.byte_count for one in self._entries.values())
-            if not entry.pinned and self._pinned_bytes() + entry.byte_count + largest > self._banks.budget_bytes:
-                return False
-            entry.pinned = True
-            self._ask(entry)
-            return True
+    def pin(self, digests: AbstractSet[AdapterDigest]) -> None:
+        """These, registered or not yet, leave bank and host memory after all others, and no longer those that were pinned before.
 
-    def unpin(self, digest: AdapterDigest) -> None:
-        """Let it be evicted again. Raises NotFound."""
+        They are brought in unasked where they and one more have room. Where they have not, they leave like others, for one another.
+        """
         with self._changed:
-            self._entry(digest).pinned = False
+            self._pinned = frozenset(digests)
+            mine = [entry for digest, entry in self._entries.items() if digest in self._pinned]
+            others = (entry.byte_count for digest, entry in self._entries.items() if digest not in self._pinned)
+            if _bytes(mine) + max(others, default=0) <= self._banks.budget_bytes:
+                for entry in mine:
+                    self._ask(entry)
             self._changed.notify_all()
 
     @contextmanager
@@ -117,6 +117,7 @@ class Residency:
         at its step for what can no longer be read.
         """
         with self._changed:
+            self._changed.wait_for(lambda: not self._short)
             waiting = {digest: self._entry(digest) for digest in digests}
             for entry in waiting.values():
                 entry.claims += 1
@@ -179,9 +180,6 @@ class Residency:
             raise NotFound(kind="adapter", name=digest)
         return self._entries[digest]
 
-    def _pinned_bytes(self) -> int:
-        return sum(entry.byte_count for entry in self._entries.values() if entry.pinned)
-
     def _ask(self, entry: Entry) -> None:
         """Have the loader bring it in, unless it is there or on its way."""
         if entry.seat is not None or entry.asked or entry.failed:
@@ -197,7 +195,9 @@ class Residency:
             row = self._row(entry)
             with self._changed:
                 if row is not None:
-                    self._changed.wait_for(lambda: self._idle(entry) or self._make_room(entry.layout))
+                    self._short = True
+                    self._changed.wait_for(lambda: self._idle(entry) or self._make_room(entry, asked=True))
+                    self._short = False
                     if not self._idle(entry):
                         self._seat(entry, row)
                 entry.asked = False
@@ -228,17 +228,24 @@ class Residency:
         """Whether nobody needs it any more."""
         return entry.gone and not entry.claims
 
-    def _make_room(self, layout: Layout) -> bool:
-        """Evict the least recently used until a row of this form fits; false, and nothing evicted, where that is not enough."""
-        if self._banks.fits(layout):
+    def _make_room(self, entry: Entry, *, asked: bool) -> bool:
+        """Evict the least recently used until its row fits; false, and nothing evicted, where that is not enough now.
+
+        The pinned are evicted only for one that is asked, and only where all others, the claimed too, would leave it no room.
+        """
+        if self._banks.fits(entry.layout):
             return True
-        idle = [entry for entry in self._seated if not entry.claims and not entry.pinned]
-        if sum(entry.byte_count for entry in idle) < 4 * layout.floats + self._banks.used_bytes - self._banks.budget_bytes:
+        short = entry.byte_count + self._banks.used_bytes - self._banks.budget_bytes
+        others = [one for one in self._seated if one.digest not in self._pinned]
+        givers = [one for one in others if not one.claims]
+        if asked and _bytes(others) < short:
+            givers += [one for one in self._seated if one.digest in self._pinned and not one.claims]
+        if _bytes(givers) < short:
             return False
-        for entry in idle:
-            self._evict(entry)
-            if self._banks.fits(layout):
+        for one in givers:
+            if self._banks.fits(entry.layout):
                 break
+            self._evict(one)
         return True
 
     def _seat(self, entry: Entry, row: Tensor) -> None:
@@ -263,8 +270,9 @@ class Residency:
             return
         entry.host = row
         self._hosted[entry] = None
-        while sum(one.byte_count for one in self._hosted) > self._host_bytes:
-            self._drop_from_host(next(iter(self._hosted)))
+        while _bytes(self._hosted) > self._host_bytes:
+            others = (one for one in self._hosted if one.digest not in self._pinned)
+            self._drop_from_host(next(others, next(iter(self._hosted))))
 
     def _drop_from_host(self, entry: Entry) -> None:
         entry.host = None
@@ -280,3 +288,7 @@ class Residency:
         if not entry.claims:
             self._stand_up(entry)
             self._drop_from_host(entry)
+
+
+def _bytes(entries: Iterable[Entry]) -> int:
+    return sum(entry.byte_count for entry in entries)
