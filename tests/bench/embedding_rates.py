@@ -42,7 +42,7 @@ class Offline:
 
 def offline(servers: Servers, texts: Sequence[str], repeats: int) -> Offline:
     """Least CPU time of interleaved repeats. Leaves the graph of the ONNX peer where its server looks for it."""
-    code = servers.scratch / "code"
+    code = servers.scratch / "home" / "cache" / "engine"  # where Holdfast will find it
     engine = LoraEngine({"minilm": (MINILM.path, MINILM.sha256)}, 1, serving=ServingOptions(code_folder=code))
     base = engine.base("minilm")
     servers.onnx_folder = servers.scratch / "onnx"

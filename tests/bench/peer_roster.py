@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tests.bench.peer_servers import HERE, MODEL, RAY_PLAIN, RAY_TUNED, Absent, Arm, Servers
 from tests.integration.serving.stack import free_ports
@@ -12,7 +13,11 @@ from tests.integration.serving.stack import free_ports
 CLASSIFY = {"real": "/predict", "null": "/null"}
 LISTS = {"real": "/predict of a list", "null": "/null of a list"}
 INVOKE = {"real": "/invocations", "null": "/invocations, null"}
-OWN_VERSIONS = {"bentoml": ("bentoml",), "embedders": ("sentence-transformers",), "infinity": ("infinity-emb", "torch", "transformers")}
+OWN_VERSIONS = {
+    "bentoml": ("bentoml",),
+    "embedders": ("sentence-transformers",),
+    "infinity": ("infinity-emb", "torch", "transformers", "optimum", "onnxruntime"),
+}
 
 
 def start_all(servers: Servers) -> tuple[list[Arm], str]:
@@ -78,11 +83,11 @@ def _fastapi(servers: Servers) -> None:
 
 
 def _embedders(servers: Servers) -> None:
-    def infinity(port: int) -> Sequence[str]:
-        command = servers.python("infinity").with_name("infinity_emb")
-        return [
-            str(command), "v2", "--model-id", str(MODEL), "--host", "127.0.0.1", "--port", str(port), "--engine", "torch",
-            "--device", "cpu", "--served-model-name", "minilm",
+    def infinity(engine: str) -> Callable[[int], Sequence[str]]:
+        return lambda port: [
+            "env", "-C", str(MODEL if engine == "torch" else _exported(servers)), str(servers.python("infinity").with_name("infinity_emb")),
+            "v2", "--model-id", ".", "--host", "127.0.0.1", "--port", str(port), "--engine", engine, "--device", "cpu",
+            "--served-model-name", "minilm",
         ]  # fmt: skip
 
     def by_fastapi(kind: str, folder: str, python: Callable[[], str]) -> Callable[[int], Sequence[str]]:
@@ -91,9 +96,21 @@ def _embedders(servers: Servers) -> None:
     sentence = by_fastapi("sentence-transformers", str(MODEL), lambda: str(servers.python("embedders")))
     onnx = by_fastapi("onnxruntime", str(servers.onnx_folder), lambda: sys.executable)
     ask, of_list = {"embed": "/embeddings"}, {"embed": "/embeddings of a list"}
-    servers.start("infinity-emb", "torch, defaults (batches of 32)", infinity, {}, of_list)
+    servers.start("infinity-emb", "torch, defaults (batches of 32)", infinity("torch"), {}, of_list)
+    servers.start("infinity-emb", "optimum: the graph in ONNX Runtime", infinity("optimum"), {}, of_list)
     servers.start("sentence-transformers", "behind FastAPI, one by one", sentence, {}, ask)
     servers.start("onnxruntime", "fp32, behind FastAPI, one by one", onnx, {}, ask)
+
+
+def _exported(servers: Servers) -> Path:
+    """The model as optimum exports it. The engine takes a graph only from its own working folder (optimum-onnx 0.1). Raises Absent."""
+    folder, tool = servers.scratch / "exported", servers.python("infinity").with_name("optimum-cli")
+    options = ("--task", "feature-extraction", "--library", "transformers")
+    command = [str(tool), "export", "onnx", "--model", str(MODEL), *options, str(folder)]
+    done = subprocess.run(command, env=servers.env(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Absent(f"optimum-cli: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")
+    return folder
 
 
 def _versions(servers: Servers) -> str:
