@@ -82,16 +82,23 @@ class Doorkeeper:
 
         Raises what `Answering.answer` raises, and ClientDisconnect.
         """
-        asked = asyncio.ensure_future(self.answering.answer(call, target, items, record=record))
+        waits, answering = asyncio.current_task(), True
+
+        def left(_: object) -> None:
+            if answering and waits is not None:
+                waits.cancel()
+
         gone = asyncio.ensure_future(_gone(request))
+        gone.add_done_callback(left)
         try:
-            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                raise ClientDisconnect
-            return asked.result()
+            return await self.answering.answer(call, target, items, record=record)
+        except asyncio.CancelledError:
+            if waits is None or not gone.done() or waits.uncancel():  # it is the server that ends
+                raise
+            raise ClientDisconnect from None
         finally:
+            answering = False  # whoever leaves from here on leaves the reply
             gone.cancel()
-            asked.cancel()
 
     async def body(self, request: Request) -> bytes:
         """The body. Raises BodyTooLarge as soon as it is known to be, and RequestUnfinished when it takes too long to arrive."""
