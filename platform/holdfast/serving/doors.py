@@ -49,17 +49,17 @@ class Doorkeeper:
     async def serve(self, request: Request, handle: Handle, refuse: Refuse = refuse_as_problem) -> Response:
         """The reply of ``handle``, or the refusal in the form of its protocol."""
         started, trace = time.perf_counter(), trace_of(request.headers)
-        request_id, name = uuid.uuid4().hex, _named(request)
-        task = self._task_of(name)
+        request_id, facts = uuid.uuid4().hex, _facts(())
+        task = self._task_of(_named(request))
         try:
-            request_id = _request_id(request)
+            request_id = _given_id(request) or request_id
             call = Call(
                 request_id=request_id, session=_session(request), caller=self._caller(request), trace=trace,
                 deadline=self._deadline(request),
             )  # fmt: skip
             reply = await handle(request, call)
             self._count((reply.target.task or "base") if reply.target else "none", "answered", started)
-            response = self._finished(reply)
+            response, facts = self._finished(reply), _facts(reply.answered)
         except HoldfastError as error:
             self._count(task, error.code, None)
             if status_of(error) >= 500:
@@ -72,10 +72,9 @@ class Doorkeeper:
             log.exception("a request failed (request %s, trace %s)", request_id, trace.trace_id)
             self._count("unknown", "internal", None)
             response = refuse(error, request_id)
-        response.headers.setdefault("x-holdfast-request-id", request_id)
-        response.headers[REQUEST_ID_HEADER] = response.headers["x-holdfast-request-id"]
-        for header, value in trace.headers().items():
-            response.headers[header] = value
+        told = {"x-holdfast-request-id": request_id, **facts, **trace.headers()}
+        told[REQUEST_ID_HEADER] = told["x-holdfast-request-id"]
+        response.raw_headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]  # no door sets these
         return response
 
     async def answer(self, request: Request, call: Call, target: Target, items: Sequence[Item], *, record: bool = True) -> list[Answered]:
@@ -83,16 +82,23 @@ class Doorkeeper:
 
         Raises what `Answering.answer` raises, and ClientDisconnect.
         """
-        asked = asyncio.ensure_future(self.answering.answer(call, target, items, record=record))
+        waits, answering = asyncio.current_task(), True
+
+        def left(_: object) -> None:
+            if answering and waits is not None:
+                waits.cancel()
+
         gone = asyncio.ensure_future(_gone(request))
+        gone.add_done_callback(left)
         try:
-            await asyncio.wait((asked, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not asked.done():
-                raise ClientDisconnect
-            return asked.result()
+            return await self.answering.answer(call, target, items, record=record)
+        except asyncio.CancelledError:
+            if waits is None or not gone.done() or waits.uncancel():  # it is the server that ends
+                raise
+            raise ClientDisconnect from None
         finally:
+            answering = False  # whoever leaves from here on leaves the reply
             gone.cancel()
-            asked.cancel()
 
     async def body(self, request: Request) -> bytes:
         """The body. Raises BodyTooLarge as soon as it is known to be, and RequestUnfinished when it takes too long to arrive."""
@@ -104,8 +110,6 @@ class Doorkeeper:
 
     def _finished(self, reply: Reply) -> Response:
         response = reply.response
-        if reply.answered:
-            response.headers.update(_facts(reply.answered))
         if reply.target is not None and any(one.asked.choice.shadow for one in reply.answered):
             response.background = BackgroundTask(self.answering.copy_to_shadow, reply.target, reply.answered)
         return response
@@ -151,9 +155,9 @@ def check_request_id(text: str, place: str) -> str:
     return text
 
 
-def _request_id(request: Request) -> str:
+def _given_id(request: Request) -> str | None:
     given = request.headers.get(REQUEST_ID_HEADER)
-    return uuid.uuid4().hex if given is None else check_request_id(given, REQUEST_ID_HEADER)
+    return None if given is None else check_request_id(given, REQUEST_ID_HEADER)
 
 
 def _session(request: Request) -> str | None:
@@ -173,6 +177,8 @@ def _named(request: Request) -> str:
 
 def _facts(answered: Sequence[Answered]) -> Mapping[str, str]:
     """Who answered, for callers that look at headers alone: of the first text."""
+    if not answered:
+        return {}
     first = answered[0]
     captures = {one.capture for one in answered}
     return {

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.serving.gateway_state import Draining
@@ -154,7 +154,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def make_server(app: Starlette, settings: Settings, draining: Draining) -> tuple[Server, Guard]:
+def make_server(app: ASGIApp, settings: Settings, draining: Draining) -> tuple[Server, Guard]:
     """A server that has not begun, and what it knows of its connections. ``Server.run`` returns when all was answered."""
     serving = settings.serving
     guard = Guard(limit=affordable(serving.connections), header_s=serving.header_s)

@@ -29,8 +29,8 @@ from holdfast.domain.routing import Assignment, ReplicaReport, route_of
 from holdfast.settings import Ports, Serving, Settings
 
 HERE = Path(__file__).parent
-PATHS = os.pathsep.join((str(HERE), str(Path(holdfast.__file__).parents[1])))
-"""The twins and the code under test, not an installed one."""
+PATHS = os.pathsep.join((str(HERE), str(Path(holdfast.__file__).parents[1]), str(HERE.parents[2])))
+"""The twins, the code under test and not an installed one, and the root, by which benches name applications of their own."""
 KEY = "hf_" + "k" * 43
 GATEWAY = """
 import faulthandler, signal
@@ -208,7 +208,7 @@ class Stack:
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
             "HOLDFAST_HOME": str(self.settings.folder),
-            "PYTHONPATH": os.pathsep.join([str(HERE), str(Path(holdfast.__file__).parents[1])]),  # the code under test
+            "PYTHONPATH": PATHS,
             "PYTHONUNBUFFERED": "1",
         }
         with (self.settings.folder / "logs" / f"{name}.log").open("ab") as out:
