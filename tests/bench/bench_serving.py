@@ -1,4 +1,5 @@
-"""The whole serving path (HTTP, gateway, Ray, replica, capture) at 1, 8 and 64 adapters, beside a bare server with the same engine.
+"""The whole serving path (HTTP, gateway, Ray, replica, capture) at 1, 8 and 64 adapters, beside a bare server with the same engine; and
+its latency at 60% load.
 
     python tests/bench/bench_serving.py [--smoke] [--write]
 
@@ -30,6 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.bench.serving_load import Load, cpu_seconds, drive, make_adapters, texts
+from tests.bench.steady_load import steady
 from tests.integration.serving.stack import KEY, Stack, free_ports, wait_for
 
 from holdfast.backends.adapter_store import FolderAdapterStore
@@ -175,10 +177,15 @@ def main(smoke: bool, write: bool) -> None:
                 for adapters, arm in rows if turn % 2 else reversed(rows):
                     tasks = [f"task-{n}" for n in range(adapters)]
                     arm.measure(tasks, clients=16, count=count if turn else 30, warming=not turn)
+            middle = table[counts[1]]
+            calm = steady(
+                {arm.name: arm.port for arm in middle}, {arm.name: median(arm.rates) for arm in middle}, tasks=counts[1],
+                lines=texts(400), key=KEY, rounds=2 if smoke else 8, seconds=3.0 if smoke else 8.0,
+            )  # fmt: skip
             peer.terminate()
         for adapters, arms in table.items():
             lines += rows_of(adapters, arms, engine_ms(store, digests[:adapters]))
-    lines += ratios(table)
+    lines += [*calm, *ratios(table)]
     print("\n".join(lines))
     if write:
         RESULTS.parent.mkdir(exist_ok=True)
