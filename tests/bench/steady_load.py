@@ -14,7 +14,7 @@ SHARE = 0.6
 def steady(
     ports: Mapping[str, int], most: Mapping[str, float], *, tasks: int, lines: Sequence[str], key: str, rounds: int, seconds: float
 ) -> list[str]:
-    """The table. ``ports`` and ``most`` (requests per second at most) by arm: `holdfast`, `capture off`, `bare`; in turns, there and back."""
+    """The table. ``ports`` and ``most`` (requests per second at most) by arm: `holdfast`, `capture off`, `bare`; in turns."""
     requests = [request_of(f"/v1/tasks/task-{n % tasks}/predict", {"text": line}, key) for n, line in enumerate(lines)]
     rates = {arm: SHARE * most[arm] for arm in ports} | {"holdfast": SHARE * most["capture off"]}
     seen: dict[str, list[Load]] = {arm: [] for arm in ports}
