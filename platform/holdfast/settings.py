@@ -57,7 +57,10 @@ class Serving(BaseModel):
     gateway_drain_s: float = Field(default=0.0, ge=0, le=600, description="After SIGTERM, unready but still accepting: a balancer sees it.")
     refresh_s: float = Field(default=0.5, gt=0, le=60, description="How often gateway and replicas ask for a newer routing table.")
     prove_s: float = Field(default=60.0, gt=0, le=86_400, description="Seconds between two proofs of a loaded version, one at a time.")
-    replica_threads: int = Field(default=1, ge=1, le=256, description="Cores of a replica: passes that run side by side, one thread each.")
+    replica_threads: int = Field(
+        default=0, ge=0, le=256,
+        description="Passes of a replica that run side by side, one thread each. 0: as many as the machine has cores, but one.",
+    )  # fmt: skip
     engine_way: Literal["eager", "packed", "eager+native", "packed+native"] | None = Field(
         default=None, description="How a replica runs its base; absent means the fastest by measurement, once per machine and base."
     )
@@ -72,6 +75,14 @@ class Serving(BaseModel):
         default=1024, ge=0, le=1 << 20, description="MiB for adapters that had to leave the bank; below that they are on disk."
     )
     spool_segment_rows: int = Field(default=1000, ge=1, description="Captures in one spool file before the next is begun.")
+
+    def passes(self, core_count: int) -> int:
+        """Passes that a replica runs side by side on a machine of so many cores; 1 or more.
+
+        >>> Serving().passes(1), Serving().passes(16), Serving(replica_threads=3).passes(16)
+        (1, 15, 3)
+        """
+        return self.replica_threads or max(1, core_count - 1)
 
 
 class Loop(BaseModel):

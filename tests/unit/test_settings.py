@@ -26,6 +26,12 @@ def test_production_has_two_replicas_that_scale_and_two_gateways_with_a_port_of_
     assert {9000, 9001} <= set(settings.ports_used().values())
 
 
+def test_a_replica_with_more_threads_is_given_more_batches_before_another_is_added() -> None:
+    one, many = (deployment_options(Serving(replica_count_max=4, replica_threads=threads)) for threads in (1, 24))
+    assert [options["autoscaling_config"]["target_ongoing_requests"] for options in (one, many)] == [2.0, 25.0]
+    assert [options["max_ongoing_requests"] for options in (one, many)] == [32, 48]
+
+
 def test_what_is_set_by_hand_stands_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_PROFILE", "production")
     monkeypatch.setenv("HOLDFAST_SERVING__REPLICA_COUNT", "6")

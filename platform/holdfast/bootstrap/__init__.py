@@ -5,6 +5,7 @@ The API and the worker never import torch; the gateway imports neither torch nor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,9 +99,14 @@ def for_replica(settings: Settings) -> ReplicaParts:
     return ReplicaParts(
         unit_of_work=database.unit_of_work,
         adapters=FolderAdapterStore(settings.folder / "adapters"),
-        engine=LoraEngine(base_paths(settings), threads=serving.replica_threads, serving=options),
+        engine=LoraEngine(base_paths(settings), threads=passes(settings), serving=options),
         clock=now,
     )
+
+
+def passes(settings: Settings) -> int:
+    """Passes that a replica on this machine runs side by side."""
+    return settings.serving.passes(len(os.sched_getaffinity(0)))
 
 
 def base_paths(settings: Settings) -> dict[str, tuple[str, str]]:

@@ -13,10 +13,10 @@ APP = "holdfast"
 DEPLOYMENT = "Replica"
 BUILD = "holdfast.serving.app:build"
 ROUTER = "holdfast.serving.elsewhere:Elsewhere"
-ONGOING = 8
-"""Micro-batches that may wait at a replica; a gateway sends few at a time, so more would be a queue without end."""
-TARGET_ONGOING = 2.0
-"""Ray adds replicas above so many micro-batches per replica: one that is answered and one that waits."""
+ONGOING = 32
+"""Micro-batches that may be at a replica, or twice its threads if that is more; a gateway sends one more than it can answer at a time."""
+TARGET_ONGOING = 2
+"""Ray adds replicas above so many micro-batches per replica: one that is answered and one that waits; with more threads, one more each."""
 OF_A_REPLICA = {"refresh_s", "prove_s", "replica_threads", "engine_way", "int8_loss", "bank_mib", "host_mib"}
 """What a replica reads of the settings of the data plane: anything more in its arguments would start it anew when only that changes."""
 
@@ -31,7 +31,7 @@ HEADER = """\
 def deployment_options(serving: Serving) -> dict[str, Any]:
     """Options of the deployment, in the words of Ray Serve."""
     options: dict[str, Any] = {
-        "max_ongoing_requests": ONGOING,
+        "max_ongoing_requests": max(ONGOING, 2 * serving.replica_threads),
         "health_check_period_s": 2.0,
         "health_check_timeout_s": 20.0,
         "graceful_shutdown_wait_loop_s": 0.5,
@@ -44,7 +44,8 @@ def deployment_options(serving: Serving) -> dict[str, Any]:
     if serving.replica_count_max <= serving.replica_count:
         return options | {"num_replicas": serving.replica_count}
     scaling = {
-        "min_replicas": serving.replica_count, "max_replicas": serving.replica_count_max, "target_ongoing_requests": TARGET_ONGOING,
+        "min_replicas": serving.replica_count, "max_replicas": serving.replica_count_max,
+        "target_ongoing_requests": float(max(TARGET_ONGOING, serving.replica_threads + 1)),
         "upscale_delay_s": 10.0, "downscale_delay_s": 300.0,
     }  # fmt: skip
     return options | {"autoscaling_config": scaling}

@@ -37,16 +37,16 @@ class Replica:
             prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(max_workers=bootstrap.passes(settings), thread_name_prefix="engine")
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
         """Answer a micro-batch, and say who answers: whoever gets no answer here can ask elsewhere. ``avoid`` is read by the router.
 
-        The engine runs in its own thread, so that health checks are answered meanwhile.
+        The engine runs in threads of its own, so that health checks are answered meanwhile; as many batches at a time as passes.
         """
         if not questions:
             return self._id, []
-        return self._id, await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.answer, questions)
+        return self._id, await asyncio.get_running_loop().run_in_executor(self._threads, self._worker.answer, questions)
 
     def check_health(self) -> None:
         """Raises when this replica no longer follows the assignments or has nothing left that passes its proof; Serve replaces it."""
