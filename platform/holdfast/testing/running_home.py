@@ -22,6 +22,7 @@ SIGNS: Mapping[str, tuple[str, ...]] = {
     "worker": ("-m holdfast_jobs",),
     "api": ("-m holdfast.api",),
     "training": ("holdfast.backends.lora.job",),
+    "evidently": ("evidently.cli",),
     "mlflow": ("mlflow.server", "mlflow server", "mlflow-server", "uvicorn mlflow"),
 }
 """What a process of that part shows in its command line."""
