@@ -62,12 +62,12 @@ def check_label(contract: TaskContract, value: str) -> None:
     Raises DataInvalid, LabelUnknown.
     """
     if contract.kind != "extraction":
-        canonical_label(contract, value, "", source="the label")
+        canonical_label(contract, value, "", source="of the label")
         return
     try:
         named = labels_named(contract.kind, value)
     except DataInvalid as error:
-        raise DataInvalid(**{**error.fields, "source": "the label"}) from None
+        raise DataInvalid(**{**error.fields, "source": "of the label"}) from None
     _check_known(contract, named)
 
 
@@ -109,7 +109,7 @@ def read_labels(log: CaptureLog, contract: TaskContract, labels: Sequence[Label]
         if contract.kind == "extraction" and label.capture_id not in texts:
             raise NotFound(kind="capture", name=label.capture_id)
         text = texts.get(label.capture_id, "")
-        found.append(replace(label, value=canonical_label(contract, label.value, text, source=f"the label of {label.capture_id}")))
+        found.append(replace(label, value=canonical_label(contract, label.value, text, source=f"of the label of {label.capture_id}")))
     return found
 
 
