@@ -8,6 +8,7 @@ calls ``ray stop``, which ends every Ray on the machine; the head is one process
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -87,6 +88,7 @@ def client_environment(settings: RaySettings) -> dict[str, str]:
         **LOOPBACK,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path(settings)),
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # else a task of Ray's own that runs while no head is joined starts another Ray
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "120",  # slow machines
         "RAY_enable_metrics_collection": "0",  # about 160 series that nobody asked for
@@ -135,6 +137,8 @@ class RayFleet:
         self._settings = settings
         self._application = application
         self._handle: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where the handle is asked, and where Ray runs its tasks."""
         self._session: str | None = None
         self._connecting = threading.Lock()
 
@@ -155,7 +159,7 @@ class RayFleet:
             os.environ.update(client_environment(self._settings))  # noqa: TID251  (Ray reads it at import)
             try:
                 self._join(session)
-                self._handle = self._deployed(arguments, redeploy=redeploy)
+                self._hold(self._deployed(arguments, redeploy=redeploy))
             except Exception as error:
                 raise PartUnavailable(part="ray", reason=f"{type(error).__name__}: {error}"[:500]) from error
 
@@ -163,6 +167,7 @@ class RayFleet:
         """Cross Ray once with a micro-batch; what that replica refuses goes to others. Raises PartUnavailable when an answer was lost."""
         if self._handle is None:
             raise PartUnavailable(part="replica", reason="not connected yet")
+        self._loop = asyncio.get_running_loop()
         found: dict[int, WireAnswer] = {}
         avoid: list[str] = []
         left = list(range(len(questions)))
@@ -179,12 +184,19 @@ class RayFleet:
 
     def close(self) -> None:
         """Leave the head; the application stays."""
-        self._handle, self._session = None, None
+        self._hold(None)
+        self._session = None
         if "ray" in sys.modules:
             import ray
 
             with contextlib.suppress(Exception):  # leaving a head that is gone may fail in many ways, none of which matters
                 ray.shutdown()
+
+    def _hold(self, handle: Any) -> None:
+        """Ask by this handle from now on. The tasks of the one before would outlive its head and ask for it for ever: they are ended."""
+        before, self._handle = self._handle, handle
+        if before is not None and before is not handle and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(before.shutdown_async(), self._loop)
 
     def _join(self, session: str) -> None:
         import ray
