@@ -126,6 +126,10 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".holdfast"), description="Folder of all state of an embedded installation.")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; absent means SQLite in the home.")
     broker_url: str | None = Field(default=None, description="Celery broker URL; absent means the filesystem transport in the home.")
+    ray_address: str | None = Field(
+        default=None, pattern=r"^[^\s/]+:\d{1,5}$",
+        description="HOST:PORT of the head (GCS) of a Ray cluster, on a node of which a gateway runs; absent: the home's own head.",
+    )  # fmt: skip
     host: str = Field(default="127.0.0.1", description="Address to listen on. Loopback by default; nothing here is meant for the open net.")
     ports: Ports = Ports()
     serving: Serving = Serving()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
 from holdfast import cli
+from holdfast.bootstrap.home import process_commands
+from holdfast.settings import Settings
 
 VALIDATE = """
 import sys, warnings
@@ -25,6 +28,14 @@ from ray._common.utils import import_attr
 router = import_attr(RequestRouterConfig(**deployment.request_router_config).request_router_class)
 assert issubclass(router, RequestRouter) and router.__name__ == "Elsewhere"
 """
+
+
+def test_the_gateways_of_a_home_that_use_a_cluster_get_nothing_of_the_homes_own_head(tmp_path: Path) -> None:
+    def gateway(settings: Settings) -> Mapping[str, str]:
+        return next(spec.env for spec in process_commands(settings) if spec.name == "gateway")
+
+    assert "RAY_AUTH_TOKEN_PATH" in gateway(Settings(home=tmp_path))
+    assert gateway(Settings(home=tmp_path, ray_address="ray-head:6379")) == {}
 
 
 @pytest.mark.parametrize(("profile", "said"), [("production", "'min_replicas': 2"), ("embedded", "Replica 1")])

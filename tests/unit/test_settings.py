@@ -47,6 +47,13 @@ def test_production_with_one_of_anything_is_refused(serving: Serving) -> None:
         Settings(profile="production", serving=serving)
 
 
+@pytest.mark.parametrize("address", ["ray-head", "ray://ray-head:10001", "http://ray-head:8265", "ray-head:six"])
+def test_the_address_of_a_cluster_is_host_and_port_and_nothing_else(address: str) -> None:
+    assert Settings(ray_address="ray-head.ml.svc:6379").ray_address == "ray-head.ml.svc:6379"
+    with pytest.raises(ValidationError, match="ray_address"):
+        Settings(ray_address=address)
+
+
 def test_settings_come_through_their_json_as_they_are() -> None:
     settings = Settings(profile="production", serving=Serving(drain_s=7.0))
     assert Settings.model_validate_json(settings.model_dump_json()) == settings

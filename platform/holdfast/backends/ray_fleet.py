@@ -2,12 +2,16 @@
 
 Importing this module imports no Ray: a process sets ``client_environment`` first, since Ray reads its environment at import.
 
-The head listens where only this machine reaches it and asks for a token everywhere: Jobs API, dashboard and GCS. Nothing here ever
-calls ``ray stop``, which ends every Ray on the machine; the head is one process group, ended by its pid.
+The head is that of the home, whose application the gateways deploy; or, where ``ray_address`` names one, that of a cluster that
+others run and `serve deploy` deploys to: then this process runs on a node of it, and changes nothing there.
+
+The head of a home listens where only this machine reaches it and asks for a token everywhere: Jobs API, dashboard and GCS. Nothing
+here ever calls ``ray stop``, which ends every Ray on the machine; the head is one process group, ended by its pid.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -20,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from holdfast.errors import PartUnavailable, StorageRefused
 
 APP = "holdfast"
@@ -27,6 +33,23 @@ NODE = "127.0.0.1"
 """The one address at which Ray 2.60 binds GCS, raylet, agents and workers to loopback; at any other they listen on every interface."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Else Ray swaps 127.0.0.1 for the machine's outward address on Linux; with it a node is never part of a cluster of several."""
+RAY = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a task of Ray's own that runs while no head is joined starts another Ray
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",  # slow machines
+    "RAY_enable_metrics_collection": "0",  # about 160 series that nobody asked for
+    "RAY_prestart_worker_first_driver": "0",  # an idle worker is 100 MB
+    "RAY_enable_worker_prestart": "0",
+    "RAY_worker_niceness": "0",  # Ray nices its workers by 15: replicas would wait for everything else on the machine
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread hop less per micro-batch
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+"""How a process of ours uses Ray, whoever runs the head: with a token, without threads, metrics and idle workers that nobody asked for."""
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Ray's least is 75 MiB; our micro-batches are kilobytes and travel inline."""
 CPU_COUNT = 2
@@ -59,6 +82,8 @@ class RaySettings(Protocol):
     @property
     def ray_folder(self) -> Path: ...
     @property
+    def ray_address(self) -> str | None: ...
+    @property
     def ports(self) -> RayPorts: ...
 
 
@@ -79,28 +104,20 @@ def head_command(settings: RaySettings) -> tuple[list[str], dict[str, str]]:
         f"--object-store-memory={OBJECT_STORE_BYTES}", f"--num-cpus={CPU_COUNT}", f"--temp-dir={settings.ray_folder}",
         "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
     ]  # fmt: skip
-    return argv, client_environment(settings)
+    return argv, head_environment(settings)
+
+
+def head_environment(settings: RaySettings) -> dict[str, str]:
+    """What must stand in the environment of the head of a home, from which its workers inherit it, and of whoever joins it."""
+    return {**RAY, **LOOPBACK, "RAY_AUTH_TOKEN_PATH": str(token_path(settings))}
 
 
 def client_environment(settings: RaySettings) -> dict[str, str]:
-    """What must stand in the environment of a process before it imports Ray; the head's workers inherit it from the head."""
-    return {
-        **LOOPBACK,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path(settings)),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "120",  # slow machines
-        "RAY_enable_metrics_collection": "0",  # about 160 series that nobody asked for
-        "RAY_prestart_worker_first_driver": "0",  # an idle worker is 100 MB
-        "RAY_enable_worker_prestart": "0",
-        "RAY_worker_niceness": "0",  # Ray nices its workers by 15: replicas would wait for everything else on the machine
-        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread hop less per micro-batch
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONWARNINGS": "ignore",
-    }
+    """What must stand in the environment of a process before it imports Ray.
+
+    The token of a cluster that is not the home's stands there already, in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
+    """
+    return head_environment(settings) if settings.ray_address is None else dict(RAY)
 
 
 def token_path(settings: RaySettings) -> Path:
@@ -135,28 +152,33 @@ class RayFleet:
         """``application`` is the import path of the function that builds the Serve application from its arguments."""
         self._settings = settings
         self._application = application
+        self._address = settings.ray_address or f"{NODE}:{settings.ports.ray}"
         self._handle: Any = None
-        self._session: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Where the handle is asked, and where Ray runs its tasks."""
+        self._raylet: psutil.Process | None = None
+        """Ray's own process on this node, which ends with the head that it belongs to."""
         self._connecting = threading.Lock()
 
     def alive(self) -> bool:
         """Whether the head that this process joined still is the one that runs; asks no Ray, so it never hangs."""
-        return self._session is not None and self._session == self._running_session()
+        return self._raylet is not None and _lives(self._raylet) and self._listens()
 
     def connect(self, arguments: dict[str, str], *, redeploy: bool = False) -> None:
-        """Join the head, make sure that the application is deployed, and hold its handle. Blocks for seconds.
+        """Join the head, make sure that the application is there, and hold its handle. Blocks for seconds.
 
         Raises:
-            PartUnavailable: when the head does not run or the application cannot be started.
+            PartUnavailable: when the head does not run, or the application cannot be started or is not there.
         """
         with self._connecting:
-            session = self._running_session()
-            if session is None:
-                raise PartUnavailable(part="ray", reason=f"no head listens at {NODE}:{self._settings.ports.ray}")
+            if not self._listens():
+                raise PartUnavailable(part="ray", reason=f"no head listens at {self._address}")
             os.environ.update(client_environment(self._settings))  # noqa: TID251  (Ray reads it at import)
             try:
-                self._join(session)
-                self._handle = self._deployed(arguments, redeploy=redeploy)
+                self._join()
+                self._hold(self._deployed(arguments, redeploy=redeploy) if self._settings.ray_address is None else self._found())
+            except PartUnavailable:
+                raise
             except Exception as error:
                 raise PartUnavailable(part="ray", reason=f"{type(error).__name__}: {error}"[:500]) from error
 
@@ -164,6 +186,7 @@ class RayFleet:
         """Cross Ray once with a micro-batch; what that replica refuses goes to others. Raises PartUnavailable when an answer was lost."""
         if self._handle is None:
             raise PartUnavailable(part="replica", reason="not connected yet")
+        self._loop = asyncio.get_running_loop()
         found: dict[int, WireAnswer] = {}
         avoid: list[str] = []
         left = list(range(len(questions)))
@@ -180,24 +203,44 @@ class RayFleet:
 
     def close(self) -> None:
         """Leave the head; the application stays."""
-        self._handle, self._session = None, None
+        self._hold(None)
+        self._raylet = None
         if "ray" in sys.modules:
             import ray
 
             with contextlib.suppress(Exception):  # leaving a head that is gone may fail in many ways, none of which matters
                 ray.shutdown()
 
-    def _join(self, session: str) -> None:
+    def _hold(self, handle: Any) -> None:
+        """Ask by this handle from now on. The tasks of the one before would outlive its head and ask for it for ever: they are ended."""
+        before, self._handle = self._handle, handle
+        if before is not None and before is not handle and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(before.shutdown_async(), self._loop)
+
+    def _join(self) -> None:
         import ray
 
-        if ray.is_initialized() and self._session == session:
+        if ray.is_initialized() and self.alive():
             return
         self.close()
-        ray.init(
-            address=f"{NODE}:{self._settings.ports.ray}", namespace=APP, log_to_driver=False, configure_logging=False,
-            logging_level="ERROR",
-        )  # fmt: skip
-        self._session = session
+        joined = ray.init(address=self._address, namespace=APP, log_to_driver=False, configure_logging=False, logging_level="ERROR")
+        self._raylet = _process_with(f"--raylet_socket_name={joined.address_info['raylet_socket_name']}")
+        if self._raylet is None:
+            raise PartUnavailable(part="ray", reason=f"no node of the head at {self._address} runs on this machine")
+
+    def _found(self) -> Any:
+        """The application that somebody else deployed."""
+        import ray
+        from ray import serve
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            serve.start()  # starts nothing, since there is a controller: it forgets the one of an earlier head
+            return serve.get_app_handle(APP)
+        except (ValueError, RayServeException) as error:
+            how = "put it there with `holdfast serve-config` and `serve deploy`"
+            raise PartUnavailable(part="ray", reason=f"no application {APP!r} on the cluster at {self._address}: {how}") from error
 
     def _deployed(self, arguments: dict[str, str], *, redeploy: bool) -> Any:
         import importlib
@@ -218,13 +261,27 @@ class RayFleet:
                 serve.run_many([RunTarget(build(arguments), name=APP, route_prefix=None)], wait_for_applications_running=False)
         return serve.get_app_handle(APP)
 
-    def _running_session(self) -> str | None:
-        """Name of the newest session of the head, if something listens on its port."""
+    def _listens(self) -> bool:
+        """Whether something listens at the address of the head."""
+        host, _, port = self._address.rpartition(":")
         try:
-            with socket.create_connection((NODE, self._settings.ports.ray), timeout=1.0):
-                return str((self._settings.ray_folder / "session_latest").readlink())
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+                return True
         except OSError:
-            return None
+            return False
+
+
+def _process_with(argument: str) -> psutil.Process | None:
+    """The process on this machine that was started with this argument."""
+    return next((one for one in psutil.process_iter(["cmdline"]) if argument in (one.info["cmdline"] or ())), None)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that ended and was not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager

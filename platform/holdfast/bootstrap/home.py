@@ -48,13 +48,16 @@ def process_commands(settings: Settings) -> tuple[ProcessSpec, ...]:
         _spec("ray", ray_argv, ray_env | AT_ONCE, settings.local(ports.ray_dashboard) + "/api/version"),
         _spec("api", [python, "-m", "holdfast.api"], {}, settings.local(ports.api) + "/healthz"),
         _spec("worker", [python, "-m", "holdfast_jobs"], ray_env, None),
-        *_gateways(settings, ray_env),
+        *_gateways(settings, ray_env if settings.ray_address is None else {}),
         _spec("evidently", ui_argv, ui_env, settings.local(ports.evidently) + "/"),
     )
 
 
 def _gateways(settings: Settings, ray_env: dict[str, str]) -> Iterator[ProcessSpec]:
-    """A gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it."""
+    """A gateway joins a new head by itself and holds requests meanwhile, so it is not started anew with it.
+
+    One that joins another cluster gets nothing of the home's head: the token is in the environment.
+    """
     ports = settings.own_gateway_ports or (settings.ports.gateway,)
     for number, port in enumerate(ports, start=1):
         argv = [sys.executable, "-m", "holdfast.serving", "--number", str(number)]

@@ -19,8 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import holdfast
-from holdfast.backends.ray_fleet import client_environment, head_command
+from holdfast.backends.ray_fleet import OBJECT_STORE_BYTES, client_environment, head_command
 from holdfast.backends.sql import SqlDatabase
 from holdfast.bootstrap.deployment import serve_yaml
 from holdfast.bootstrap.home import AT_ONCE
@@ -32,6 +34,8 @@ HERE = Path(__file__).parent
 PATHS = os.pathsep.join((str(HERE), str(Path(holdfast.__file__).parents[1]), str(HERE.parents[2])))
 """The twins, the code under test and not an installed one, and the root, by which benches name applications of their own."""
 KEY = "hf_" + "k" * 43
+HASTE = {"upscale_delay_s": 1.0, "downscale_delay_s": 2.0, "look_back_period_s": 4.0}
+"""In the words of Ray Serve. A gateway tells its load every 10 s, which is Ray's own pace."""
 GATEWAY = """
 import faulthandler, signal
 faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -77,11 +81,13 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) 
 class Stack:
     """The running parts; use as a context manager."""
 
-    def __init__(self, folder: Path, *, application: str = "serving_twin:build", **serving: Any) -> None:
+    def __init__(self, folder: Path, *, application: str = "serving_twin:build", cluster: bool = False, **serving: Any) -> None:
+        """``cluster``: the head is not the home's own, see ``start_cluster``."""
         ports = free_ports(7)
         names = ("api", "gateway", "mlflow", "evidently", "ray", "ray_dashboard", "ray_client")
         given = Ports(**dict(zip(names, ports, strict=True)), gateway_own=free_run(serving.get("gateway_count", 1)))
-        self.settings = Settings(home=folder, ports=given, serving=Serving(**serving))
+        address = f"127.0.0.1:{given.ray}" if cluster else None
+        self.settings = Settings(home=folder, ports=given, serving=Serving(**serving), ray_address=address)
         self.application = application
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.database: SqlDatabase | None = None
@@ -107,16 +113,37 @@ class Stack:
         argv, env = head_command(self.settings)
         self._launch("ray", argv, env | AT_ONCE)
 
+    def start_cluster(self) -> None:
+        """Start a head as an operator does, by Ray's own command and defaults, and wait for nothing. The token is in the environment."""
+        ports, binary = self.settings.ports, [sys.executable, "-m", "ray.scripts.scripts"]
+        argv = [
+            "start",
+            "--head",
+            "--block",
+            f"--port={ports.ray}",
+            f"--dashboard-port={ports.ray_dashboard}",
+            "--dashboard-host=127.0.0.1",
+        ]
+        argv += [f"--ray-client-server-port={ports.ray_client}", "--dashboard-agent-listen-port=0", "--num-cpus=2"]
+        argv += [f"--temp-dir={self.settings.ray_folder}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+        self._launch("ray", [*binary, *argv], {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **AT_ONCE})
+
     def start_gateway(self, number: int = 1) -> None:
         """Start a gateway and wait for nothing."""
         name = "gateway" if number == 1 else f"gateway-{number}"
         self._launch(name, [sys.executable, "-c", GATEWAY.format(application=self.application, number=number)], {})
 
-    def serve_deploy(self, replica_count: int) -> str:
-        """Put the generated file on the cluster with Ray's own command, as an operator does; what it printed."""
-        serving = self.settings.serving.model_copy(update={"replica_count": replica_count})
+    def serve_deploy(self, replica_count: int, *, most: int = 0) -> str:
+        """Put the generated file on the cluster with Ray's own command, as an operator does; what it printed.
+
+        With ``most`` Ray scales up to so many replicas, sooner than at home: after ``HASTE``.
+        """
+        serving = self.settings.serving.model_copy(update={"replica_count": replica_count, "replica_count_max": most})
         path = self.settings.folder / "run" / "serve.yaml"
-        path.write_text(serve_yaml(self.settings.model_copy(update={"serving": serving}), build=self.application))
+        document = yaml.safe_load(serve_yaml(self.settings.model_copy(update={"serving": serving}), build=self.application))
+        if most > replica_count:
+            document["applications"][0]["deployments"][0]["autoscaling_config"].update(HASTE)
+        path.write_text(yaml.safe_dump(document))
         command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()", "deploy", str(path)]
         command += ["--address", f"http://127.0.0.1:{self.settings.ports.ray_dashboard}"]
         env = {**os.environ, **client_environment(self.settings), "PYTHONPATH": PATHS}  # noqa: TID251  (for the child)
@@ -207,6 +234,7 @@ class Stack:
             **env,
             **serving,
             **{f"HOLDFAST_PORTS__{k.upper()}": str(v) for k, v in ports.items()},
+            **({"HOLDFAST_RAY_ADDRESS": self.settings.ray_address} if self.settings.ray_address else {}),
             "HOLDFAST_HOME": str(self.settings.folder),
             "PYTHONPATH": PATHS,
             "PYTHONUNBUFFERED": "1",
