@@ -45,7 +45,7 @@ class Plan:
     def __init__(self, smoke: bool) -> None:
         self.rounds = {"null": 2, "real": 1, "embed": 1} if smoke else {"null": 5, "real": 3, "embed": 5}
         self.round_s = 0.4 if smoke else 1.5
-        self.searches, self.steps, self.step_s = (1, 2, 1.0) if smoke else (3, 7, 3.0)
+        self.searches, self.steps, self.step_s = (1, 2, 1.0) if smoke else (2, 7, 3.0)
         self.idle_s = 1.0 if smoke else 5.0
         self.texts = 64 if smoke else 512
 
@@ -98,7 +98,7 @@ def best_rates(arms: Sequence[Arm], texts: Sequence[str], plan: Plan) -> None:
         while any(search.rate() for search in searches.values()):
             for arm in those:
                 if (rate := searches[id(arm)].rate()) is not None:
-                    seconds = min(max(plan.step_s, 200 / rate), 2 * plan.step_s)
+                    seconds = min(max(plan.step_s, 150 / rate), 1.5 * plan.step_s)
                     load = open_loop(arm.port, requests[id(arm)], rate=rate, seconds=seconds, seed=100 * turn + step)
                     searches[id(arm)].told(rate, load)
             step += 1

@@ -54,7 +54,7 @@ def _bento(servers: Servers) -> None:
             str(servers.python("bentoml")), "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip
 
-    tuned = "batches of 32 within 50 ms, concurrency 32, no access log, no metrics"
+    tuned = "batches of 32 within 1 s, concurrency 32, no access log, no metrics"
     servers.start("BentoML", "defaults, batchable", argv("Default"), {}, LISTS)
     servers.start("BentoML", tuned, argv("Tuned"), {}, LISTS)
 

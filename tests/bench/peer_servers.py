@@ -32,6 +32,7 @@ TORCH = "torch==2.13.0"
 """Installed first and by itself, as the Makefile does: its CPU build satisfies whatever comes after."""
 RAY_PLAIN = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 RAY_TUNED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_HAPROXY_NBTHREAD": "1"}
+"""With HAProxy Ray 2.60 listens on every interface, whatever host it is given: of all arms this one alone, and while the bench runs."""
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Servers:
                 found.append(arm)
             else:
                 self.absent[f"{arm.name}, {arm.setting}"] = _last(log)
-        wait_for(lambda: all(_rests(arm) for arm in found), "every worker of every peer has its model", 120)
+        wait_for(lambda: _rest(found), "every worker of every peer has its model", 180)
         return found
 
     def env(self) -> dict[str, str]:
@@ -192,11 +193,11 @@ def answers(arm: Arm) -> bool:
         return False
 
 
-def _rests(arm: Arm) -> bool:
-    """Whether a server takes little CPU for a second: one worker answers while another still loads."""
-    before = cpu_seconds(arm.pid())
-    time.sleep(1.0)
-    return cpu_seconds(arm.pid()) - before < 0.25
+def _rest(arms: Sequence[Arm], seconds: float = 5.0) -> bool:
+    """Whether each server takes little CPU for so long: one worker answers while another still loads."""
+    before = [cpu_seconds(arm.pid()) for arm in arms]
+    time.sleep(seconds)
+    return all(cpu_seconds(arm.pid()) - then < 0.2 * seconds for arm, then in zip(arms, before, strict=True))
 
 
 def _last(log: Path) -> str:

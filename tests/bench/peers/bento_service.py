@@ -33,17 +33,17 @@ class Default:
 
 @bentoml.service(name="tuned", **QUIET)
 class Tuned:
-    """Batches of up to 32 within the 50 ms that the measurement asks for; neither access log nor metrics."""
+    """Batches of up to 32; neither access log nor metrics. Of what it thinks will take longer than a second it refuses a part (503)."""
 
     def __init__(self) -> None:
         self._model = ServedModel(HOME)
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=50)  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)  # type: ignore[untyped-decorator]
     def predict(self, texts: list[str]) -> list[dict[str, Any]]:
         """A batch."""
         return list(self._model.answer(texts))
 
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=50)  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=1000)  # type: ignore[untyped-decorator]
     def null(self, texts: list[str]) -> list[dict[str, Any]]:
         """A batch."""
         return list(self._model.nothing(texts))
