@@ -5,6 +5,7 @@ Imported by the gateway under test and by Ray's workers, which find it through `
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from holdfast.errors import AdapterRefused
 from holdfast.serving.replica import ReplicaWorker, WireQuestion, WireReply
 from holdfast.settings import Settings
 from holdfast.testing.twins import EchoEngine
+
+SLOW_S = 0.3
 
 
 class AnyFolder:
@@ -81,9 +84,15 @@ class TwinReplica:
         self._worker.start(settings.serving.refresh_s)
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
-        """See the real one. Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it."""
+        """See the real one. Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it.
+
+        As long as the file `run/slow` lies there a micro-batch takes ``SLOW_S``, and who answered one leaves a file.
+        """
         if {digest for digest, _ in questions} - self._engine.loaded() and not self._engine.broken:
             (self._run / f"incomplete-{os.getpid()}").touch()
+        if questions and (self._run / "slow").exists():
+            (self._run / f"answered-slowly-{os.getpid()}").touch()
+            await asyncio.sleep(SLOW_S)
         return self._id, self._worker.answer(questions)
 
     def check_health(self) -> None:

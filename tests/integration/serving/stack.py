@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -198,7 +199,7 @@ class Stack:
         return self.get("/readyz")[0] == 200
 
     def get(self, path: str, *, port: int | None = None) -> tuple[int, bytes]:
-        """Status and body, of the gateway where no port is named; status 0 when nobody listens."""
+        """Status and body, of the gateway where no port is named; status 0 when no answer came."""
         return self._send(urllib.request.Request(self.settings.local(port or self.settings.ports.gateway) + path))
 
     def predict(self, task: str, text: str, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -252,7 +253,7 @@ class Stack:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # a process that is killed may have sent half an answer
             return 0, b""
 
 

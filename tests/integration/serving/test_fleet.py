@@ -135,6 +135,31 @@ def test_scale_in_under_load_ends_what_was_begun(fleet: Stack) -> None:
     assert clients.wrong == 0
 
 
+def test_load_makes_ray_start_a_replica_and_what_it_began_is_ended_when_it_goes_after_the_load(fleet: Stack) -> None:
+    run, fixed = fleet.settings.folder / "run", set(fleet.replica_pids())
+    try:
+        with Clients(fleet, "light", count=1) as light:
+            fleet.serve_deploy(1, most=2)
+            # Ray starts the replica anew, since its number is a range now.
+            wait_for(lambda: fixed.isdisjoint(fleet.replica_pids()) and complete(fleet, 1), "one replica is complete")
+            before = set(fleet.replica_pids())
+            (run / "slow").touch()
+            with Clients(fleet, "load", count=12) as load:
+                wait_for(lambda: complete(fleet, 2), "a second replica holds and proved what the table says", 180)
+                (new,) = set(fleet.replica_pids()) - before
+                wait_for((run / f"answered-slowly-{new}").exists, "it answers")
+                answered = load.statuses[200]
+                wait_for(lambda: load.statuses[200] > answered + 50, "traffic flows on")
+            wait_for(lambda: len(fleet.replica_pids()) == 1, "one replica is left", 180)
+            answered = light.statuses[200]
+            wait_for(lambda: light.statuses[200] > answered + 5, "traffic flows on")
+    finally:
+        (run / "slow").unlink(missing_ok=True)
+    assert set(load.statuses) == set(light.statuses) == {200}
+    assert load.wrong == light.wrong == 0
+    assert not (run / f"incomplete-{new}").exists()
+
+
 def test_kill_9_of_one_of_two_gateways_is_not_seen_by_clients_that_retry_once(fleet: Stack) -> None:
     with Clients(fleet, "gateway", retries=1) as clients:
         wait_for(lambda: clients.statuses[200] > 50, "traffic flows")
