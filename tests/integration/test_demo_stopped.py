@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -59,6 +62,22 @@ def test_a_home_stopped_by_somebody_else_ends_the_story_at_once(
     said = capsys.readouterr().err
     assert said.count("error: ") == 1
     assert "error: The home was stopped while it was needed" in said
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_is_as_ctrl_c_at_every_command(listener: socket.socket, tmp_path: Path, number: signal.Signals) -> None:
+    home = tmp_path / "home"
+    cli.run(["--home", str(home), "init"])
+    with lock(home):
+        tell(home, "running")
+        argv = [sys.executable, "-m", "holdfast", "--home", str(home), "demo", "--once"]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as story:
+            listener.accept()[0].close()  # it is at work
+            story.send_signal(number)
+            assert story.wait(30) == cli.INTERRUPTED
+            assert story.stderr is not None
+            assert story.stderr.read().splitlines()[-1] == "stopped"
 
 
 @pytest.mark.timeout(60)

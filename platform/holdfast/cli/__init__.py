@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -56,7 +57,10 @@ for _name in ("demo", "backtest"):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and end the process with its exit code."""
+    """Run one command and end the process with its exit code. SIGTERM, and the end of the terminal, stop it as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup`
+            signal.signal(number, signal.default_int_handler)
     sys.exit(run(arguments))
 
 
@@ -65,12 +69,14 @@ def run(arguments: list[str] | None = None) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="holdfast", standalone_mode=False)
+        if result == INTERRUPTED:  # what Typer makes of Ctrl-C, without a word
+            say("stopped")
         return result if isinstance(result, int) else OK
     except HoldfastError as error:
         said = f"error: {error.message[:1].upper()}{error.message[1:]}"
         say(f"{said}\nmend:  {error.mend[:1].lower()}{error.mend[1:]}" if error.mend else said)
         return exit_code(error)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         say("stopped")
         return INTERRUPTED
     except BrokenPipeError:

@@ -49,9 +49,9 @@ def _command(
     if json_out is not None and not json_out.absolute().parent.is_dir():
         raise StorageRefused(place=json_out, reason="its folder does not exist")
     mine = not is_locked(settings.folder)
-    if mine:
-        _holdfast(settings, "up")
     try:
+        if mine:
+            _holdfast(settings, "up")
         report = _tell(settings, StoryPlan(seed=seed))
         if json_out is not None:
             json_out.write_text(json.dumps(to_plain(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -59,7 +59,7 @@ def _command(
         if not once:
             _stay(settings.folder)
     finally:
-        if mine:
+        if mine and is_locked(settings.folder):
             _holdfast(settings, "down")
     if not report.closed:
         raise typer.Exit(1)
