@@ -56,6 +56,9 @@ CPU_COUNT = 2
 """Slots, not cores: a replica takes a tenth of one, a training job's entrypoint none. Few slots, few idle workers."""
 ELSEWHERE = 2
 """Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
+HOW = {"method_name": "answer", "_by_reference": False, "request_serialization": "pickle", "response_serialization": "pickle"}
+"""A crossing goes to the gRPC port that every replica has, which asks for Ray's token: half the CPU time of Ray's own call of an actor
+(tests/bench/bench_http_peers.py). Pickle, as in Ray's calls; JSON has no bytes."""
 WireQuestion = tuple[str, str]
 """Digest of the adapter (or what `ids.bare` makes of a base), text."""
 WireAnswer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]] | str
@@ -192,7 +195,7 @@ class RayFleet:
         left = list(range(len(questions)))
         while True:
             try:
-                replica, answers = await self._handle.answer.remote([questions[i] for i in left], avoid=avoid)
+                replica, answers = await self._handle.options(**HOW).remote([questions[i] for i in left], avoid=avoid)
             except Exception as error:
                 raise PartUnavailable(part="replica", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
             found |= dict(zip(left, answers, strict=True))

@@ -202,14 +202,14 @@ class Stack:
         """Status and body, of the gateway where no port is named; status 0 when no answer came."""
         return self._send(urllib.request.Request(self.settings.local(port or self.settings.ports.gateway) + path))
 
-    def predict(self, task: str, text: str, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
-        """Ask the gateway."""
-        return self.post(f"/v1/tasks/{task}/predict", {"text": text, **({"request_id": request_id} if request_id else {})})
+    def predict(self, task: str, text: str, request_id: str | None = None, *, port: int | None = None) -> tuple[int, dict[str, Any]]:
+        """Ask the gateway; with several, the one that has this port of its own."""
+        return self.post(f"/v1/tasks/{task}/predict", {"text": text, **({"request_id": request_id} if request_id else {})}, port=port)
 
-    def post(self, path: str, body: object) -> tuple[int, dict[str, Any]]:
+    def post(self, path: str, body: object, *, port: int | None = None) -> tuple[int, dict[str, Any]]:
         """Status and JSON of a request to the gateway."""
         data, headers = json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"}
-        request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers)
+        request = urllib.request.Request(f"{self.settings.local(port) if port else self.url}{path}", data=data, headers=headers)
         status, raw = self._send(request)
         return status, json.loads(raw or b"{}")
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
@@ -57,6 +58,22 @@ def complete(stack: Stack, count: int) -> bool:
     return len(reports) == count and all({FIRST, SECOND} == set(r.ready) == set(r.proved_at) for r in reports)
 
 
+def until_each_gateway_asks_both(stack: Stack) -> None:
+    """Ray tells a gateway of a new replica a moment after that one is complete."""
+    run = stack.settings.folder / "run"
+    (run / "slow").touch()
+    for port in stack.settings.own_gateway_ports:
+        for file in run.glob("answered-slowly-*"):
+            file.unlink()
+        wait_for(partial(_both_answer, stack, port), f"the gateway at {port} asks both")
+    (run / "slow").unlink()
+
+
+def _both_answer(stack: Stack, port: int) -> bool:
+    assert stack.predict("tickets", "who?", port=port)[0] == 200
+    return len(list((stack.settings.folder / "run").glob("answered-slowly-*"))) == 2
+
+
 def none_answered_incomplete(stack: Stack) -> bool:
     return list((stack.settings.folder / "run").glob("incomplete-*")) == []
 
@@ -91,6 +108,7 @@ def test_kill_9_of_one_of_two_replicas_fails_nothing_and_its_successor_is_comple
 
 def test_a_version_that_fails_its_proof_on_one_replica_is_answered_by_the_other(fleet: Stack) -> None:
     wait_for(lambda: complete(fleet, 2), "both are complete")
+    until_each_gateway_asks_both(fleet)
     broken = min(fleet.replica_pids())
     plant = fleet.settings.folder / "run" / f"broken-{broken}"
     with Clients(fleet, "proof") as clients:
