@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+import grpc
 import psutil
 import pytest
 
@@ -192,6 +193,16 @@ def test_kill_9_of_one_of_two_gateways_is_not_seen_by_clients_that_retry_once(fl
 
 def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+
+
+def test_the_grpc_port_of_a_replica_answers_nobody_who_has_no_token(fleet: Stack) -> None:
+    sockets = psutil.Process(fleet.replica_pids()[0]).net_connections(kind="inet")
+    (port,) = {one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN and not is_loopback(one.laddr.ip)}
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for metadata in ((), (("authorization", "Bearer " + "0" * 64),)):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", metadata=metadata, timeout=10)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_every_port_of_the_data_plane_is_on_loopback_and_the_gateways_share_one(fleet: Stack) -> None:
