@@ -2,7 +2,7 @@
 
     python tests/bench/bench_engine.py [--smoke] [--texts FILE.csv] [--counts 1,32,256,1024]
 
-MiniLM, rank 16 on all linears of the last three layers, a head of 8 labels, batches of 32 texts, one thread. ``--texts`` takes
+MiniLM, rank 16 on all linears of all six layers, a head of 8 labels, batches of 32 texts, one thread. ``--texts`` takes
 texts from the column `text` of a CSV file (Banking77's test file gives the lengths that the figures are about); else they are
 made up, 6 to 24 words. Every figure is the least CPU time of interleaved repeats, so that other work on the machine weighs little.
 """
