@@ -66,7 +66,7 @@ def test_a_home_stopped_by_somebody_else_ends_the_story_at_once(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_end_is_as_ctrl_c_at_every_command(listener: socket.socket, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_end_stops_a_demo_as_ctrl_c_does(listener: socket.socket, tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "home"
     cli.run(["--home", str(home), "init"])
     with lock(home):

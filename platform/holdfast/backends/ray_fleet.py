@@ -57,7 +57,7 @@ CPU_COUNT = 2
 ELSEWHERE = 2
 """Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
 HOW = {"method_name": "answer", "_by_reference": False, "request_serialization": "pickle", "response_serialization": "pickle"}
-"""Over the gRPC port that every replica has, behind the same token: half the CPU time of Ray's call of an actor (decision 0017)."""
+"""Over the gRPC port that every replica has, behind the same token: cheaper than Ray's call of an actor (decision 0017)."""
 WireQuestion = tuple[str, str]
 """Digest of the adapter (or what `ids.bare` makes of a base), text."""
 WireAnswer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]] | str
