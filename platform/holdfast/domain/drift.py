@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from holdfast.domain.estimates import Estimate
 from holdfast.domain.ids import AdapterDigest, ReportId, TaskName
 
 
@@ -25,3 +26,5 @@ class DriftReport:
     """Finite numbers only; a metric that could not be computed is absent."""
     html_path: str
     """Relative to the home."""
+    estimate: Estimate | None = None
+    """Accuracy of the window from confidence and the labels that came; None in reports that are older than it."""

@@ -173,6 +173,8 @@ def test_a_report_is_made_of_each_full_window_with_the_labels_that_are_known() -
     assert made is not None
     assert (made.first_seq, made.last_seq, made.row_count, made.labelled_count) == (1, 100, 100, 20)
     assert len(house.reporter.calls[0].reference) == 400
+    assert made.estimate is not None and (made.estimate.row_count, made.estimate.label_count) == (100, 20)
+    assert made.estimate.value is not None and made.estimate.lower < 0.92 < made.estimate.upper
     assert report(house, TASK) is None
     send(house, a_stream(50, 15, digest=digest))
     second = report(house, TASK)
