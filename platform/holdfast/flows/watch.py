@@ -15,7 +15,7 @@ import numpy as np
 from holdfast.domain import monitors, scorers
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, LabelledCapture
-from holdfast.domain.drift import DriftReport
+from holdfast.domain.drift import DriftReport, figures_of
 from holdfast.domain.estimates import estimate_accuracy
 from holdfast.domain.ids import AdapterDigest, AlertId, ReportId, TaskName, derive
 from holdfast.domain.monitors import MonitorSet, MonitorState
@@ -96,8 +96,10 @@ def report(house: House, task: TaskName) -> DriftReport | None:
     labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first)}
     current = window_of(captures, labels)
     reference = house.adapters.reference(seen.adapter_digest)
+    told = estimate_accuracy(reference, scorers_of(house.adapters, seen.adapter_digest), current)
+    figures = figures_of(seen.readings, told)
     try:
-        metrics, path = house.reporter.report(task, reference.calibration, current, at=now)
+        metrics, path = house.reporter.report(task, reference.calibration, current, at=now, figures=figures)
     except HoldfastError as failed:  # undecided: never an alarm, and never tried on the same rows for ever
         _report_done(house, seen, last, now, failed=failed.message)
         return None
@@ -106,7 +108,7 @@ def report(house: House, task: TaskName) -> DriftReport | None:
         task=task, adapter_digest=seen.adapter_digest, first_seq=first, last_seq=last, row_count=len(captures),
         labelled_count=sum(label is not None for label in current.labels), created_at=now,
         metrics={name: value for name, value in metrics.items() if np.isfinite(value)}, html_path=path,
-        estimate=estimate_accuracy(reference, scorers_of(house.adapters, seen.adapter_digest), current),
+        estimate=told,
     )  # fmt: skip
     _report_done(house, seen, last, now, made=made)
     return made
