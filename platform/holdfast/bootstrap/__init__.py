@@ -6,7 +6,7 @@ The API and the worker never import torch; the gateway imports neither torch nor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from holdfast.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-    from holdfast.backends.ray_fleet import RayFleet
+    from holdfast.backends.ray_fleet import Listener, RayFleet, WireQuestion
     from holdfast.backends.ray_training import RayTrainer
 
 
@@ -83,6 +83,13 @@ def fleet(settings: Settings) -> RayFleet:
     from holdfast.backends.ray_fleet import RayFleet
 
     return RayFleet(settings, "holdfast.serving.app:build")
+
+
+def listener(settings: Settings, answer: Callable[[Sequence[WireQuestion]], Awaitable[Sequence[object]]], host: str) -> Listener:
+    """The replica's end of that way; listens, at ``host``, when it is first asked where it is."""
+    from holdfast.backends.ray_fleet import Listener, cluster_token
+
+    return Listener(lambda: cluster_token(settings), answer, host)
 
 
 def for_replica(settings: Settings) -> ReplicaParts:

@@ -81,7 +81,7 @@ def make_state(settings: Settings, connection: Connection, *, capture: bool = Tr
         connection.ask,
         batch_rows=serving.batch_rows,
         queue_rows=serving.queue_rows,
-        lanes=replica_count * bootstrap.passes(settings) + 1,  # as many as are answered at a time, and one on its way
+        lanes=replica_count * bootstrap.passes(settings),  # one more on its way would leave before it has company (decision 0018)
         task_queue_rows=serving.task_queue_rows,
         task_rows=serving.task_rows * replica_count,
     )

@@ -27,6 +27,7 @@ class Fleet(Protocol):
     def connect(self, arguments: dict[str, str]) -> None: ...
     def close(self) -> None: ...
     async def ask(self, questions: Sequence[Question]) -> Sequence[Answer | str]: ...
+    async def look(self) -> None: ...
 
 
 class Connection:
@@ -66,6 +67,7 @@ class Connection:
             if joined:
                 self.reason = await self._sign_of_life()
                 silent_since = time.monotonic() if self.reason is None else silent_since
+                await self._fleet.look()
             await asyncio.sleep(self._look_s)
 
     async def _join(self) -> bool:

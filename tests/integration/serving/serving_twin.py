@@ -11,15 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 
+from holdfast import bootstrap
 from holdfast.backends.sql import SqlDatabase
 from holdfast.bootstrap import now
 from holdfast.bootstrap.deployment import deployment_options
 from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused
-from holdfast.serving.replica import ReplicaWorker, WireQuestion, WireReply
+from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion, WireReply
 from holdfast.settings import Settings
 from holdfast.testing.twins import EchoEngine
 
@@ -82,9 +84,24 @@ class TwinReplica:
             prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
+        self._way_in = bootstrap.listener(settings, self._answers, ray.util.get_node_ip_address())
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
-        """See the real one. Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it.
+        """See the real one."""
+        return self._id, await self._answers(questions)
+
+    async def where(self) -> tuple[str, str, int] | None:
+        """See the real one."""
+        if serve.get_replica_context()._deployment_config.autoscaling_config is not None:
+            return None
+        return self._id, *await self._way_in.address()
+
+    async def __del__(self) -> None:
+        """See the real one."""
+        await self._way_in.drain()
+
+    async def _answers(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
+        """Leaves a file when it is asked for what it does not hold yet, though nothing was broken on it.
 
         As long as the file `run/slow` lies there a micro-batch takes ``SLOW_S``, and who answered one leaves a file.
         """
@@ -93,7 +110,7 @@ class TwinReplica:
         if questions and (self._run / "slow").exists():
             (self._run / f"answered-slowly-{os.getpid()}").touch()
             await asyncio.sleep(SLOW_S)
-        return self._id, self._worker.answer(questions)
+        return self._worker.answer(questions)
 
     def check_health(self) -> None:
         """See the real one."""

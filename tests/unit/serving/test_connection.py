@@ -38,6 +38,9 @@ class TwinFleet:
             raise PartUnavailable(part="replica", reason="not connected yet")
         return []
 
+    async def look(self) -> None:
+        """Nothing to see."""
+
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):

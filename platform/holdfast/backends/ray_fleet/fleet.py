@@ -1,12 +1,12 @@
-"""The only door to Ray for the data plane: how the head is started, how a process joins it, and the Serve application.
+"""The only door to Ray for the data plane: how a process joins the head, and the Serve application.
 
 Importing this module imports no Ray: a process sets ``client_environment`` first, since Ray reads its environment at import.
 
 The head is that of the home, whose application the gateways deploy; or, where ``ray_address`` names one, that of a cluster that
 others run and `serve deploy` deploys to: then this process runs on a node of it, and changes nothing there.
 
-The head of a home listens where only this machine reaches it and asks for a token everywhere: Jobs API, dashboard and GCS. Nothing
-here ever calls ``ray stop``, which ends every Ray on the machine; the head is one process group, ended by its pid.
+Ray says which replicas there are. Micro-batches go to them over lines of our own (`lines`, decision 0018), and by Ray's handle while
+there is no line: before the first, and where Ray counts requests to find out how many replicas are needed.
 """
 
 from __future__ import annotations
@@ -15,136 +15,33 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import secrets
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
-from holdfast.errors import PartUnavailable, StorageRefused
+from holdfast.backends.ray_fleet.head import NODE, RaySettings, client_environment, cluster_token
+from holdfast.backends.ray_fleet.lines import Lines
+from holdfast.errors import PartUnavailable
 
 APP = "holdfast"
-NODE = "127.0.0.1"
-"""The one address at which Ray 2.60 binds GCS, raylet, agents and workers to loopback; at any other they listen on every interface."""
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Else Ray swaps 127.0.0.1 for the machine's outward address on Linux; with it a node is never part of a cluster of several."""
-RAY = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a task of Ray's own that runs while no head is joined starts another Ray
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "120",  # slow machines
-    "RAY_enable_metrics_collection": "0",  # about 160 series that nobody asked for
-    "RAY_prestart_worker_first_driver": "0",  # an idle worker is 100 MB
-    "RAY_enable_worker_prestart": "0",
-    "RAY_worker_niceness": "0",  # Ray nices its workers by 15: replicas would wait for everything else on the machine
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",  # a thread hop less per micro-batch
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONWARNINGS": "ignore",
-}
-"""How a process of ours uses Ray, whoever runs the head: with a token, without threads, metrics and idle workers that nobody asked for."""
-OBJECT_STORE_BYTES = 80 * 1024 * 1024
-"""Ray's least is 75 MiB; our micro-batches are kilobytes and travel inline."""
-CPU_COUNT = 2
-"""Slots, not cores: a replica takes a tenth of one, a training job's entrypoint none. Few slots, few idle workers."""
 ELSEWHERE = 2
 """Replicas that are asked after the first for what it refuses. A version refused by three is not mended by a fourth."""
 HOW = {"method_name": "answer", "_by_reference": False, "request_serialization": "pickle", "response_serialization": "pickle"}
 """Over the gRPC port that every replica has, behind the same token: cheaper than Ray's call of an actor (decision 0017)."""
+WHERE = HOW | {"method_name": "where"}
+LOOK_S, LOOK_FOR_S = 1.0, 2.0
+"""Seconds between two questions to Ray's handle where a replica is, which find a new one soon; and how long one may take."""
 WireQuestion = tuple[str, str]
 """Digest of the adapter (or what `ids.bare` makes of a base), text."""
 WireAnswer = tuple[str, float, bytes, tuple[int, int], tuple[float, ...]] | str
 """Label, confidence, embedding as little-endian float16, tokens of the text and of what was read of it, confidence of each part of the
 answer; or why there is no answer."""
-
-
-class RayPorts(Protocol):
-    """The ports of the settings that concern Ray."""
-
-    @property
-    def ray(self) -> int: ...
-    @property
-    def ray_dashboard(self) -> int: ...
-    @property
-    def ray_client(self) -> int: ...
-
-
-class RaySettings(Protocol):
-    """The settings that concern Ray; ``holdfast.settings.Settings`` has them."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def ray_folder(self) -> Path: ...
-    @property
-    def ray_address(self) -> str | None: ...
-    @property
-    def ports(self) -> RayPorts: ...
-
-
-def head_command(settings: RaySettings) -> tuple[list[str], dict[str, str]]:
-    """Argv and added environment of the process that is the Ray head of a home. Makes the token if there is none.
-
-    The process stays in the foreground and takes its children with it when it ends (5 s to start, measured).
-
-    Raises:
-        StorageRefused: when the token cannot be written.
-    """
-    ensure_token(settings)
-    argv = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
-        f"--node-ip-address={NODE}", f"--port={settings.ports.ray}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={settings.ports.ray_dashboard}", "--dashboard-agent-listen-port=0",
-        f"--ray-client-server-port={settings.ports.ray_client}",
-        f"--object-store-memory={OBJECT_STORE_BYTES}", f"--num-cpus={CPU_COUNT}", f"--temp-dir={settings.ray_folder}",
-        "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
-    ]  # fmt: skip
-    return argv, head_environment(settings)
-
-
-def head_environment(settings: RaySettings) -> dict[str, str]:
-    """What must stand in the environment of the head of a home, from which its workers inherit it, and of whoever joins it."""
-    return {**RAY, **LOOPBACK, "RAY_AUTH_TOKEN_PATH": str(token_path(settings))}
-
-
-def client_environment(settings: RaySettings) -> dict[str, str]:
-    """What must stand in the environment of a process before it imports Ray.
-
-    The token of a cluster that is not the home's stands there already, in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH.
-    """
-    return head_environment(settings) if settings.ray_address is None else dict(RAY)
-
-
-def token_path(settings: RaySettings) -> Path:
-    """Where the token lies."""
-    return settings.folder / "run" / "ray.token"
-
-
-def ensure_token(settings: RaySettings) -> Path:
-    """Make the token once: 256 random bits, readable by the owner only.
-
-    Raises:
-        StorageRefused: when it cannot be written.
-    """
-    path = token_path(settings)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists() or not path.stat().st_size:
-            beside = path.with_name(f"{path.name}.{os.getpid()}")
-            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(secrets.token_hex(32))
-            beside.replace(path)
-    except OSError as error:
-        raise StorageRefused(place=str(path), reason=error.strerror or str(error)) from error
-    return path
 
 
 class RayFleet:
@@ -161,6 +58,8 @@ class RayFleet:
         self._raylet: psutil.Process | None = None
         """Ray's own process on this node, which ends with the head that it belongs to."""
         self._connecting = threading.Lock()
+        self._lines = Lines(lambda: cluster_token(settings))
+        self._looked_at = 0.0
 
     def alive(self) -> bool:
         """Whether the head that this process joined still is the one that runs; asks no Ray, so it never hangs."""
@@ -185,26 +84,54 @@ class RayFleet:
                 raise PartUnavailable(part="ray", reason=f"{type(error).__name__}: {error}"[:500]) from error
 
     async def ask(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
-        """Cross Ray once with a micro-batch; what that replica refuses goes to others. Raises PartUnavailable when an answer was lost."""
-        if self._handle is None:
-            raise PartUnavailable(part="replica", reason="not connected yet")
-        self._loop = asyncio.get_running_loop()
+        """Ask a replica a micro-batch, once; what it refuses goes to others. Raises PartUnavailable when an answer was lost."""
         found: dict[int, WireAnswer] = {}
         avoid: list[str] = []
         left = list(range(len(questions)))
         while True:
-            try:
-                replica, answers = await self._handle.options(**HOW).remote([questions[i] for i in left], avoid=avoid)
-            except Exception as error:
-                raise PartUnavailable(part="replica", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+            replica, answers = await self._asked([questions[i] for i in left], avoid)
             found |= dict(zip(left, answers, strict=True))
             left = [i for i in left if isinstance(found[i], str)]
             if not left or replica in avoid or len(avoid) == ELSEWHERE:
                 return [found[i] for i in range(len(questions))]
             avoid.append(replica)
 
+    async def look(self) -> None:
+        """Hear from Ray of a replica, one taken at random, and open a line to it. Never raises; does nothing when it looked just now."""
+        if self._handle is None or time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            async with asyncio.timeout(LOOK_FOR_S):
+                found = await self._by_ray(WHERE)
+        except (PartUnavailable, TimeoutError):
+            return
+        if found is not None:
+            await self._lines.open(*found)
+
+    async def _asked(self, questions: Sequence[WireQuestion], avoid: Sequence[str]) -> tuple[str, Sequence[WireAnswer]]:
+        """Who answered, and what; by a line where one is left."""
+        while (line := self._lines.best(avoid)) is not None:
+            try:
+                return line.replica, await line.ask(questions)
+            except PartUnavailable:
+                if line.usable:  # the replica itself failed; where only its line broke, another is asked at once
+                    raise
+        found: tuple[str, Sequence[WireAnswer]] = await self._by_ray(HOW, questions, avoid=avoid)
+        return found
+
+    async def _by_ray(self, how: dict[str, Any], *given: Any, **named: Any) -> Any:
+        """Call a replica that Ray chooses. Raises PartUnavailable."""
+        if self._handle is None:
+            raise PartUnavailable(part="replica", reason="not connected yet")
+        self._loop = asyncio.get_running_loop()
+        try:
+            return await self._handle.options(**how).remote(*given, **named)
+        except Exception as error:
+            raise PartUnavailable(part="replica", reason=f"{type(error).__name__}: {str(error)[:200]}") from error
+
     def close(self) -> None:
-        """Leave the head; the application stays."""
+        """Leave the head; the application stays, and the lines to its replicas as long as they live."""
         self._hold(None)
         self._raylet = None
         if "ray" in sys.modules:
