@@ -242,6 +242,22 @@ def test_the_least_busy_line_is_asked_and_none_that_is_to_be_avoided_while_there
     told(story)
 
 
+def test_idle_lines_are_asked_in_turn() -> None:
+    async def story() -> list[str]:
+        lines = Lines(lambda: TOKEN)
+        for name in ("one", "two"):
+            await lines.open(name, *await a_listener().address())
+        asked = []
+        for _ in range(4):
+            line = lines.best()
+            assert line is not None
+            await line.ask([("a", "hello")])
+            asked.append(line.replica)
+        return asked
+
+    assert told(story) == ["one", "two", "one", "two"]
+
+
 def test_a_replica_that_leaves_answers_what_is_under_way_and_is_asked_nothing_more() -> None:
     gate = asyncio.Event()
 

@@ -29,7 +29,7 @@ class Line(Frames):
         """Done when the replica proved itself; fails with PartUnavailable."""
         self.question_count = 0
         """Questions that wait for their answers."""
-        self.answered_at = NEVER
+        self.asked_at = NEVER
         self.suspect = False
         """A micro-batch was given up; true until anything comes."""
         self.usable = False
@@ -44,6 +44,7 @@ class Line(Frames):
         number = next(self._numbers)
         answered = self._waiting[number] = asyncio.get_running_loop().create_future()
         self.question_count += len(questions)
+        self.asked_at = time.monotonic()
         try:
             self.send(pack((number, questions)))
             return await answered
@@ -69,7 +70,6 @@ class Line(Frames):
             self.usable = False
             self._gone(self)
             return
-        self.answered_at = time.monotonic()
         answered = self._waiting.get(number)
         if answered is None or answered.done():
             return
@@ -111,13 +111,13 @@ class Lines:
         return len(self._lines)
 
     def best(self, avoid: Collection[str] = ()) -> Line | None:
-        """The line on which the fewest questions wait, of equals the one that answered last; None when there is none to be trusted.
+        """The line on which the fewest questions wait, of equals the one asked longest ago; None when there is none to be trusted.
 
         One that a micro-batch was given up on is not. Where all that can be trusted are to be avoided, any of them will do.
         """
         trusted = [line for line in self._lines.values() if line.usable and not line.suspect]
         others = [line for line in trusted if line.replica not in avoid] or trusted
-        return min(others, key=lambda line: (line.question_count, -line.answered_at), default=None)
+        return min(others, key=lambda line: (line.question_count, line.asked_at), default=None)
 
     async def open(self, replica: str, host: str, port: int) -> None:
         """Make sure of a line to this replica. Whoever cannot prove to hold the token gets none. Never raises but CancelledError."""
