@@ -22,6 +22,7 @@ from holdfast.api import (
     promotions,
     reports,
     retrainings,
+    reviews,
     tasks,
     trials,
     verdicts,
@@ -51,6 +52,7 @@ RESOURCES = (
     monitors,
     reports,
     alerts,
+    reviews,
     ledger,
     keys,
 )
