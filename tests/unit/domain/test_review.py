@@ -167,13 +167,12 @@ def test_an_answer_that_is_corrected_gets_a_source_of_its_own_so_that_its_label_
 
 def test_a_closed_request_takes_nothing_more() -> None:
     request = review.close(asked(), state="closed", because="it is over", at=NOON)
-    for change in (
-        lambda: review.answer(request, request.rows[0].capture_id, "billing", by="a", at=NOON),
-        lambda: review.skip(request, request.rows[0].capture_id, by="a", at=NOON),
-        lambda: review.take_back(answered_then_closed()),
-    ):
-        with pytest.raises(Conflict, match="it is over"):
-            change()
+    with pytest.raises(Conflict, match="it is over"):
+        review.answer(request, request.rows[0].capture_id, "billing", by="a", at=NOON)
+    with pytest.raises(Conflict, match="it is over"):
+        review.skip(request, request.rows[0].capture_id, by="a", at=NOON)
+    with pytest.raises(Conflict, match="it is over"):
+        review.take_back(answered_then_closed())
     assert review.close(request, state="expired", because="late", at=NOON) == request
 
 
