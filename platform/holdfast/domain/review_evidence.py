@@ -51,9 +51,8 @@ def evidence_of(request: LabelRequest, contract: TaskContract) -> ReviewEvidence
     before = _loss(request, "before", contract.metric)
     outcome = _outcome(since, before, contract, done=not request.open_count)
     needed = _needed(since, before, contract) if outcome == "more labels" else 0
-    return ReviewEvidence(
-        since=since, before=before, outcome=outcome, labels_needed=needed, words=_words(since, before, contract, outcome, needed)
-    )
+    found = ReviewEvidence(since=since, before=before, outcome=outcome, labels_needed=needed, words="")
+    return replace(found, words=_words(request, found, contract))
 
 
 def act_on(diagnosis: Diagnosis, evidence: ReviewEvidence | None) -> Diagnosis:
@@ -141,16 +140,21 @@ def _more(rows: int, gap: float, half: float) -> int:
     return max(1, min(MOST_NEEDED, math.ceil(rows * ((half / gap) ** 2 - 1.0))))
 
 
-def _words(since: Interval | None, before: Interval | None, contract: TaskContract, outcome: Outcome, needed: int) -> str:
-    if since is None:
-        return "no row since the change is answered yet"
+def _words(request: LabelRequest, found: ReviewEvidence, contract: TaskContract) -> str:
+    """The evidence in one sentence; of a request without a change there is nothing to compare with but the floor."""
+    changed = request.onset_seq > 0
+    if found.since is None:
+        return f"no row{' since the change' if changed else ''} is answered yet"
     what = "wrong" if contract.metric == "accuracy" else "lost of the mean F1"
-    parts = [f"{_share(since)} {what} since the change"]
-    if before is not None:
-        parts.append(f"{_share(before)} before it")
-    allowed = f"the floor tolerates {1.0 - contract.floor:.0%}, a change {contract.promotion.margin:.0%} more than before"
+    parts = [f"{_share(found.since)} {what}{' since the change' if changed else ''}"]
+    if found.before is not None:
+        parts.append(f"{_share(found.before)} before it")
+    allowed = f"the floor tolerates {1.0 - contract.floor:.0%}"
+    if changed:
+        allowed += f", a change {contract.promotion.margin:.0%} more than before"
+    needed = found.labels_needed
     more = f"about {needed:,} labels more may settle it" if needed < MOST_NEEDED else "no number of labels in reach will settle it"
-    verdict = {"hurts": "it hurts", "does not hurt": "it does not hurt as far as this can be seen", "more labels": more}[outcome]
+    verdict = {"hurts": "it hurts", "does not hurt": "it does not hurt as far as this can be seen", "more labels": more}[found.outcome]
     return f"{', '.join(parts)}; {allowed}: {verdict}"
 
 

@@ -69,7 +69,7 @@ def show_review(task: str, request: Request, house: HouseOf, show: bool = False)
         many=len(labels) > MANY,
         show=show,
         evidence=evidence,
-        estimates=_estimates(evidence, contract) if evidence else [],
+        estimates=_estimates(asked, evidence, contract) if asked and evidence else [],
         form_words=FORMS["extraction"],
         earlier=[(r, evidence_of(r, contract)) for r in earlier if r.state != "open"][:5],
         can_ask=can_ask,
@@ -156,8 +156,9 @@ def _open(house: House, task: str) -> LabelRequest:
     return found
 
 
-def _estimates(evidence: ReviewEvidence, contract: TaskContract) -> Sequence[Estimate]:
+def _estimates(request: LabelRequest, evidence: ReviewEvidence, contract: TaskContract) -> Sequence[Estimate]:
     """The losses on one scale, each beside what it is measured by: the floor, and before the change nothing but itself."""
-    found = [(name, one) for name, one in (("since the change", evidence.since), ("before it", evidence.before)) if one is not None]
+    named = (("since the change" if request.onset_seq else "newest traffic", evidence.since), ("before the change", evidence.before))
+    found = [(name, one) for name, one in named if one is not None]
     allowed = 1.0 - contract.floor
     return [Estimate(name=name, found=one, bar=range_bar(one.lower, one.mean, one.upper, allowed, scale=(0.0, 1.0))) for name, one in found]

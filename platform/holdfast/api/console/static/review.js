@@ -69,7 +69,7 @@
     return true;
   };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !help) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !help || (event.repeat && event.target !== filter)) return;
     const target = event.target;
     const writes = target.matches("textarea, select, input:not([type=checkbox])");
     if (target === filter ? inFilter(event) : !writes && onPage(event)) event.preventDefault();
