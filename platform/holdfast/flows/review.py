@@ -47,6 +47,8 @@ def ask(house: House, task: TaskName, *, row_count: int, actor: str) -> LabelReq
         uow.contracts.get(task)
         assignment = uow.assignments.get(task)
         alert = next((a for a in uow.alerts.of_task(task) if a.state in LIVING), None)
+        if uow.reviews.open_of(task) is not None:
+            raise Conflict(problem=f"A review of task {task} is open already.")
     if assignment is None:
         raise NotFound(kind="champion of task", name=task)
     wanted = plan(
