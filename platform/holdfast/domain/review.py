@@ -40,7 +40,7 @@ class ReviewRow:
     draws: tuple[int, ...]
     """At which draws of its period, counted from 0, it came up; it is asked once and counts each time."""
     weight: float
-    """1 / (rows of the period times the probability of one draw); 1 where every row of the period was taken."""
+    """1 / (captures of the period times the probability of one draw)."""
     said: str
     """The answer of the model, in its canonical text."""
     confidence: float
@@ -161,8 +161,8 @@ def take_back(request: LabelRequest) -> LabelRequest:
 
 
 def absorb(request: LabelRequest, labelled: Sequence[LabelledCapture]) -> LabelRequest:
-    """With the labels that came with the traffic for rows that still wait."""
-    known = {row.capture.capture_id: row.label for row in labelled if by_chance(row)}
+    """With the labels that the log has for rows that still wait; not for those that a person took back."""
+    known = {row.capture.capture_id: row.label for row in labelled}
 
     def filled(row: ReviewRow) -> ReviewRow:
         label = known.get(row.capture_id) if row.is_open and not row.answer_count else None

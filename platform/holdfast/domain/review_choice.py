@@ -62,13 +62,8 @@ def _drawn(population: Population, scorers: Scorers, wanted: int, seed: str) -> 
     captures, period = population.captures, population.period
     if not captures or wanted <= 0:
         return []
-    if len(captures) <= wanted:
-        shuffled = sorted(range(len(captures)), key=lambda n: _chance(seed, period, captures[n].capture_id))
-        found = {index: [draw] for draw, index in enumerate(shuffled)}
-        weights = np.ones(len(captures))
-    else:
-        odds = probabilities(captures, scorers)
-        found, weights = _draw(odds, wanted, seed, period), 1.0 / (len(captures) * odds)
+    odds = probabilities(captures, scorers)
+    found, weights = _draw(odds, min(wanted, len(captures)), seed, period), 1.0 / (len(captures) * odds)
     return [
         (((place + 0.5) / len(found), period, place), _row(captures[index], period, tuple(draws), float(weights[index])))
         for place, (index, draws) in enumerate(found.items())

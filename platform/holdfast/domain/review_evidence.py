@@ -25,8 +25,8 @@ from holdfast.domain.tasks import Metric, TaskContract
 
 ALPHA = 0.05
 """Probability that the intervals of both periods do not hold together, at any number of answers."""
-LEAST_DRAWS = 10
-"""Fewer answered draws are shown but decide nothing."""
+LEAST_LABELS = 10
+"""Fewer answered rows since the change are shown but decide nothing."""
 MOST_NEEDED = 100_000
 
 Outcome = Literal["hurts", "does not hurt", "more labels"]
@@ -49,10 +49,15 @@ def evidence_of(request: LabelRequest, contract: TaskContract) -> ReviewEvidence
     """What the answers so far say, measured by the contract's floor and by the loss that its promotions tolerate (`margin`)."""
     since = _loss(request, "since", contract.metric)
     before = _loss(request, "before", contract.metric)
-    outcome = _outcome(since, before, contract, done=not request.open_count)
+    outcome = _outcome(request, since, before, contract)
     needed = _needed(since, before, contract) if outcome == "more labels" else 0
     found = ReviewEvidence(since=since, before=before, outcome=outcome, labels_needed=needed, words="")
     return replace(found, words=_words(request, found, contract))
+
+
+def allowed_loss(contract: TaskContract) -> float:
+    """The loss that the floor tolerates; rounded, so that a loss of exactly that much is not above it."""
+    return round(1.0 - contract.floor, 9)
 
 
 def act_on(diagnosis: Diagnosis, evidence: ReviewEvidence | None) -> Diagnosis:
@@ -70,35 +75,65 @@ def act_on(diagnosis: Diagnosis, evidence: ReviewEvidence | None) -> Diagnosis:
     return replace(diagnosis, action="retrain" if hurts else "wait", evidence={**diagnosis.evidence, **known})
 
 
+def why_over(request: LabelRequest, evidence: ReviewEvidence, *, mending: bool) -> str | None:
+    """Why the loop closes the review of an alert; None while it should go on.
+
+    Args:
+        request: the review.
+        evidence: what its answers say.
+        mending: whether a retraining of its alert has just been started.
+    """
+    if mending:
+        return "its alert is being mended"
+    if evidence.outcome == "does not hurt":
+        return evidence.words
+    return None if request.open_count else "every row is answered"
+
+
+def asks_again(request: LabelRequest, contract: TaskContract, *, recent_count: int, labels_count: int) -> bool:
+    """Whether an alert whose review is over asks once more: all was answered, it was not enough, and the traffic has doubled since.
+
+    Args:
+        request: the newest review of the alert.
+        contract: of the task.
+        recent_count: captures since the change by now.
+        labels_count: of them with a label.
+    """
+    if request.state == "open" or request.open_count or recent_count < 2 * request.since_count:
+        return False
+    outcome = evidence_of(request, contract).outcome
+    return outcome == "more labels" or (outcome == "hurts" and labels_count < contract.retraining.min_labels)
+
+
 def _loss(request: LabelRequest, period: Period, metric: Metric) -> Interval | None:
     """The mean loss of all captures of a period, with its confidence sequence; None while no row of it is answered."""
     rows = [row for row in request.rows if row.period == period]
-    drawn = _in_order(rows)
-    last = max((n for n, row in enumerate(drawn) if row.value is not None), default=None)
-    if last is None:
+    answered = [row for row in rows if row.value is not None]
+    if not answered:
         return None
-    drawn = drawn[: last + 1]
+    drawn = _drawn(rows)
     known = np.array([row.value is not None for row in drawn])
     weights = np.array([row.weight for row in drawn])
-    losses = np.array([0.0 if row.value is None else 1.0 - row_score(row.said, row.value, metric) for row in drawn])
+    losses = np.array([_row_loss(row, metric) for row in drawn])
     mean = min(1.0, float((weights * losses)[known].mean()))
-    population = request.since_count if period == "since" else request.before_count
-    if population == len(rows):
-        lower, upper = _of_all(rows, losses, known)
-    else:
-        lower, upper = _bounds(weights * losses, weights * np.where(known, losses, 1.0), float(weights.max()))
-    return Interval(mean=mean, lower=lower, upper=upper, row_count=int(known.sum()))
+    lower, upper = _bounds(weights * losses, weights * np.where(known, losses, 1.0), float(weights.max()))
+    if len(rows) == (request.since_count if period == "since" else request.before_count):
+        least = sum(_row_loss(row, metric) for row in answered) / len(rows)
+        most = least + (len(rows) - len(answered)) / len(rows)  # every capture is asked for: only what is not answered is uncertain
+        lower, upper, mean = (min(max(value, least), most) for value in (lower, upper, mean))
+    return Interval(mean=mean, lower=lower, upper=upper, row_count=len(answered))
 
 
-def _in_order(rows: Sequence[ReviewRow]) -> list[ReviewRow]:
-    """Rows as they were drawn, a row as often as it was."""
-    return [row for _, row in sorted(((draw, row) for row in rows for draw in row.draws), key=lambda item: item[0])]
+def _row_loss(row: ReviewRow, metric: Metric) -> float:
+    return 0.0 if row.value is None else 1.0 - row_score(row.said, row.value, metric)
 
 
-def _of_all(rows: Sequence[ReviewRow], losses: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[float, float]:
-    """Where every capture of the period is asked for nothing is estimated: only what is not answered is uncertain."""
-    least = float(losses[known].sum()) / len(rows)
-    return least, least + (len(rows) - int(known.sum())) / len(rows)
+def _drawn(rows: Sequence[ReviewRow]) -> list[ReviewRow]:
+    """Rows as they were drawn, a row as often as it was, up to the first that waits behind all answered ones."""
+    last = max(row.draws[0] for row in rows if row.value is not None)
+    end = min((row.draws[0] for row in rows if row.value is None and row.draws[0] > last), default=None)
+    every = sorted(((draw, row) for row in rows for draw in row.draws), key=lambda item: item[0])
+    return [row for draw, row in every if end is None or draw < end]
 
 
 def _bounds(least: NDArray[np.float64], most: NDArray[np.float64], greatest: float) -> tuple[float, float]:
@@ -108,23 +143,23 @@ def _bounds(least: NDArray[np.float64], most: NDArray[np.float64], greatest: flo
     return min(1.0, lower.lower), min(1.0, upper.upper)
 
 
-def _outcome(since: Interval | None, before: Interval | None, contract: TaskContract, *, done: bool) -> Outcome:
-    if since is None or since.row_count < LEAST_DRAWS:
+def _outcome(request: LabelRequest, since: Interval | None, before: Interval | None, contract: TaskContract) -> Outcome:
+    if since is None or since.row_count < LEAST_LABELS:
         return "more labels"
-    allowed, margin = 1.0 - contract.floor, contract.promotion.margin
+    allowed, margin = allowed_loss(contract), contract.promotion.margin
     if since.lower > allowed or (before is not None and since.lower - before.upper > margin):
         return "hurts"
-    kept = since.upper <= allowed
-    small = before is None or since.upper - before.lower <= margin
-    return "does not hurt" if kept and (small or done) else "more labels"
+    compared = any(row.period == "before" for row in request.rows)
+    small = not compared or (before is not None and since.upper - before.lower <= margin)
+    return "does not hurt" if since.upper <= allowed and (small or not request.open_count) else "more labels"
 
 
 def _needed(since: Interval | None, before: Interval | None, contract: TaskContract) -> int:
     """Labels more until a bound may reach the floor or the tolerated loss, whichever is nearer: widths go with 1 / root of it."""
-    if since is None or since.row_count < LEAST_DRAWS:
-        return LEAST_DRAWS - (since.row_count if since else 0)
+    if since is None or since.row_count < LEAST_LABELS:
+        return LEAST_LABELS - (since.row_count if since else 0)
     rows = since.row_count + (before.row_count if before else 0)
-    gaps = [(since.mean - (1.0 - contract.floor), _half(since))]
+    gaps = [(since.mean - allowed_loss(contract), _half(since))]
     if before is not None:
         gaps.append((since.mean - before.mean - contract.promotion.margin, _half(since) + _half(before)))
     return min(_more(rows, abs(gap), half) for gap, half in gaps)
@@ -149,7 +184,7 @@ def _words(request: LabelRequest, found: ReviewEvidence, contract: TaskContract)
     parts = [f"{_share(found.since)} {what}{' since the change' if changed else ''}"]
     if found.before is not None:
         parts.append(f"{_share(found.before)} before it")
-    allowed = f"the floor tolerates {1.0 - contract.floor:.0%}"
+    allowed = f"the floor tolerates {allowed_loss(contract):.0%}"
     if changed:
         allowed += f", a change {contract.promotion.margin:.0%} more than before"
     needed = found.labels_needed

@@ -18,7 +18,7 @@ from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.records import Plain
 from holdfast.domain.retraining import ENDED, Go, Hold, Retraining, decide
 from holdfast.domain.review import LabelRequest, absorb, by_chance, rows_for
-from holdfast.domain.review_evidence import act_on, evidence_of
+from holdfast.domain.review_evidence import act_on, asks_again, evidence_of, why_over
 from holdfast.domain.tasks import TaskContract
 from holdfast.flows import review
 from holdfast.flows.serving_alert import respond_to_refusals
@@ -139,17 +139,28 @@ def _reviewed(house: House, scene: _Scene, finding: _Finding, labelled: Sequence
     alert = finding.alert
     with house.unit_of_work() as uow:
         earlier = uow.reviews.of_task(alert.task)
-    found = next((r for r in earlier if r.alert_id == alert.alert_id), None)
-    if found is None and alert.diagnosis.action == "ask for labels" and not any(r.state == "open" for r in earlier):
+    mine = [r for r in earlier if r.alert_id == alert.alert_id]
+    found = mine[0] if mine else None
+    if not any(r.state == "open" for r in earlier) and _wants_review(scene, finding, found):
         found = review.plan(
             house, alert.task, scene.champion, onset_seq=alert.onset_seq, row_count=rows_for(scene.contract.retraining),
             alert_id=alert.alert_id, asked_by="loop",
-        )  # fmt: skip
+        ) or found  # fmt: skip
     if found is None:
         return finding
     found = absorb(found, labelled) if found.state == "open" else found
-    diagnosis = act_on(alert.diagnosis, evidence_of(found, scene.contract))
+    evidence = [evidence_of(r, scene.contract) for r in (found, *mine)]
+    shown = next((e for e in evidence if e.outcome == "hurts"), evidence[0])  # what one review has shown, another does not take back
+    diagnosis = act_on(alert.diagnosis, shown)
     return replace(finding, alert=replace(alert, diagnosis=diagnosis), review=found)
+
+
+def _wants_review(scene: _Scene, finding: _Finding, found: LabelRequest | None) -> bool:
+    alert = finding.alert
+    if found is None:
+        return alert.diagnosis.action == "ask for labels"
+    recent_count = int(alert.diagnosis.evidence.get("recent_count", 0.0))
+    return asks_again(found, scene.contract, recent_count=recent_count, labels_count=finding.labels_count)
 
 
 def _opened(house: House, scene: _Scene, alarms: Sequence[MonitorReading], diagnosis: Diagnosis) -> Alert:
@@ -215,8 +226,8 @@ def _keep_review(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetim
         review.note_opened(uow, request, now)
     if stored is None or (request.state == "open" and request.version == stored.version and request != stored):
         uow.reviews.put(request)
-    if request.state == "open" and (running or found.outcome == "does not hurt"):
-        because = "its alert is being mended" if running else found.words
+    because = why_over(request, found, mending=running)
+    if request.state == "open" and because is not None:
         review.end(uow, uow.reviews.get(request.request_id), now, state="closed", because=because, actor="loop")
     return f"{REVIEWED}{found.words}"
 

@@ -73,7 +73,7 @@ def plan(
     before = _before(house, task, digest, onset_seq) if onset_seq else []
     if not since:
         return None
-    request_id = ReviewId(derive("rev", task, alert_id or "", asked_by, now.isoformat()))
+    request_id = ReviewId(derive("rev", task, alert_id or "", asked_by, now.isoformat(), len(since)))
     rows = choose(since, before, scorers_of(house.adapters, digest), row_count=row_count, seed=request_id)
     fresh = LabelRequest(
         request_id=request_id, task=task, adapter_digest=digest, alert_id=alert_id, asked_by=asked_by, asked_at=now,

@@ -17,7 +17,7 @@ from holdfast.domain.records import from_plain, to_plain
 from holdfast.domain.review import LabelRequest, ReviewRow
 from holdfast.domain.review_choice import UNIFORM_SHARE, choose, probabilities
 from holdfast.domain.review_csv import read_answers, write_rows
-from holdfast.domain.review_evidence import act_on, evidence_of
+from holdfast.domain.review_evidence import act_on, asks_again, evidence_of
 from holdfast.domain.scorers import Scorers
 from holdfast.errors import Conflict, DataInvalid, NotFound
 from holdfast.testing.clock import NOON
@@ -84,10 +84,13 @@ def test_periods_are_mixed_so_that_the_evidence_of_both_grows_together() -> None
 
 def test_where_there_are_no_more_captures_than_wanted_all_are_asked_and_the_rate_is_known_exactly() -> None:
     request = asked(200, since=60, before=0)
-    assert len(request.rows) == 60 and {row.weight for row in request.rows} == {1.0}
+    assert len(request.rows) == 60
     found = evidence_of(answered(request, 0.5, period="since"), a_contract())
     assert found.since is not None
     assert (found.since.lower, found.since.mean, found.since.upper) == (0.5, 0.5, 0.5)
+    part = evidence_of(answered(request, 0.5, period="since", count=16), a_contract()).since
+    assert part is not None and part.row_count == 16
+    assert part.upper - part.lower < 44 / 60, "counting alone leaves 44 of 60 open"
 
 
 def test_many_errors_since_the_change_hurt_and_few_do_not() -> None:
@@ -116,6 +119,28 @@ def test_a_loss_against_before_hurts_although_the_floor_is_low() -> None:
     request = answered(answered(asked(800), 0.02, period="before"), 0.4, period="since")
     assert evidence_of(request, a_contract(floor=0.3)).outcome == "hurts"
     assert evidence_of(answered(asked(800), 0.4, period="since"), a_contract(floor=0.3)).outcome != "hurts"
+
+
+def test_without_an_answer_to_the_control_rows_quality_is_not_said_to_hold_before_the_end() -> None:
+    request = answered(asked(), 0.02, period="since")
+    assert evidence_of(request, a_contract(floor=0.8)).outcome == "more labels"
+    for row in [row for row in request.rows if row.is_open]:
+        request = review.skip(request, row.capture_id, by="ann", at=NOON)
+    assert evidence_of(request, a_contract(floor=0.8)).outcome == "does not hurt"
+
+
+def test_the_loop_asks_again_only_when_all_was_answered_and_not_enough_and_the_traffic_has_doubled() -> None:
+    contract = a_contract(floor=0.8)
+    unclear = answered(answered(asked(), 0.2, period="since"), 0.2, period="before")
+    assert evidence_of(unclear, contract).outcome == "more labels"
+    done = review.close(unclear, state="closed", because="every row is answered", at=NOON)
+    assert asks_again(done, contract, recent_count=4_000, labels_count=100)
+    assert not asks_again(done, contract, recent_count=3_999, labels_count=100)
+    assert not asks_again(unclear, contract, recent_count=4_000, labels_count=100)
+    clear = answered(answered(asked(), 0.9, period="since"), 0.1, period="before")
+    clear = review.close(clear, state="closed", because="every row is answered", at=NOON)
+    assert asks_again(clear, contract, recent_count=4_000, labels_count=100)
+    assert not asks_again(clear, contract, recent_count=4_000, labels_count=200)
 
 
 def test_skipped_rows_widen_the_interval_on_both_sides() -> None:

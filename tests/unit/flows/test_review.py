@@ -106,6 +106,24 @@ def test_quality_that_holds_closes_the_review_and_nothing_is_trained() -> None:
     assert scene.kinds().count("review.opened") == 1
 
 
+def test_a_review_that_is_answered_and_says_too_little_is_followed_by_another_when_the_traffic_has_doubled() -> None:
+    scene = Scene(share_right=0.3, policy=RetrainingPolicy(min_labels=400))
+    first = scene.request
+    scene.label(first.open_count)
+    alert = scene.look()
+    assert alert is not None and alert.diagnosis.action == "retrain" and "more labels are needed" in alert.response
+    assert (scene.request.state, scene.request.closed_because) == ("closed", "every row is answered")
+    scene.look(a_stream(50, 8, digest=scene.digest, shift=6.0, share_right=0.3))
+    assert scene.request.request_id == first.request_id
+    alert = scene.look(a_stream(400, 9, digest=scene.digest, shift=6.0, share_right=0.3))
+    assert alert is not None and alert.diagnosis.action == "retrain"
+    assert (scene.request.state, scene.request.alert_id) == ("open", first.alert_id)
+    assert scene.request.request_id != first.request_id
+    scene.label(scene.request.open_count)
+    scene.look()
+    assert scene.retrainings() == 1
+
+
 def test_an_upstream_break_asks_nobody() -> None:
     house, digest = a_watched_house(a_contract(monitoring=MonitoringPolicy(run_length_events=10_000)))
     send(house, a_stream(300, 1, digest=digest))

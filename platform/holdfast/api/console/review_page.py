@@ -20,7 +20,7 @@ from holdfast.api.reviews import table_of
 from holdfast.domain.ids import CaptureId, ReviewId, TaskName
 from holdfast.domain.labelling import FORMS
 from holdfast.domain.review import LEAST_ROWS, MOST_ROWS, USUAL_ROWS, LabelRequest
-from holdfast.domain.review_evidence import ReviewEvidence, evidence_of
+from holdfast.domain.review_evidence import ReviewEvidence, allowed_loss, evidence_of
 from holdfast.domain.statistics.confidence import Interval
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import NotFound, RequestInvalid
@@ -160,5 +160,5 @@ def _estimates(request: LabelRequest, evidence: ReviewEvidence, contract: TaskCo
     """The losses on one scale, each beside what it is measured by: the floor, and before the change nothing but itself."""
     named = (("since the change" if request.onset_seq else "newest traffic", evidence.since), ("before the change", evidence.before))
     found = [(name, one) for name, one in named if one is not None]
-    allowed = 1.0 - contract.floor
+    allowed = allowed_loss(contract)
     return [Estimate(name=name, found=one, bar=range_bar(one.lower, one.mean, one.upper, allowed, scale=(0.0, 1.0))) for name, one in found]
