@@ -149,7 +149,7 @@ def _reviewed(house: House, scene: _Scene, finding: _Finding, labelled: Sequence
     if found is None:
         return finding
     found = absorb(found, labelled) if found.state == "open" else found
-    evidence = [evidence_of(r, scene.contract) for r in (found, *mine)]
+    evidence = [evidence_of(found, scene.contract), *(evidence_of(r, scene.contract) for r in mine if r.request_id != found.request_id)]
     shown = next((e for e in evidence if e.outcome == "hurts"), evidence[0])  # what one review has shown, another does not take back
     diagnosis = act_on(alert.diagnosis, shown)
     return replace(finding, alert=replace(alert, diagnosis=diagnosis), review=found)
@@ -226,9 +226,9 @@ def _keep_review(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetim
         review.note_opened(uow, request, now)
     if stored is None or (request.state == "open" and request.version == stored.version and request != stored):
         uow.reviews.put(request)
-    because = why_over(request, found, mending=running)
-    if request.state == "open" and because is not None:
-        review.end(uow, uow.reviews.get(request.request_id), now, state="closed", because=because, actor="loop")
+    because, current = why_over(request, found, mending=running), uow.reviews.get(request.request_id)
+    if current.state == "open" and because is not None:
+        review.end(uow, current, now, state="closed", because=because, actor="loop")
     return f"{REVIEWED}{found.words}"
 
 

@@ -93,7 +93,7 @@ def report(house: House, task: TaskName) -> DriftReport | None:
     if len(captures) < size:
         return None
     first, last, now = captures[0].seq, captures[-1].seq, house.clock()
-    labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first)}
+    labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first) if by_chance(row)}
     current = window_of(captures, labels)
     try:
         metrics, path = house.reporter.report(task, house.adapters.reference(seen.adapter_digest).calibration, current, at=now)
