@@ -7,6 +7,7 @@ keeps it as well, with the weight that makes it evidence (`domain.review_evidenc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from holdfast.domain import review
@@ -208,7 +209,7 @@ def _answer_all(house: House, request_id: ReviewId, given: Sequence[tuple[Captur
     sources = {row.capture_id: review.source_of(row) for row in planned.rows if row != request.row(row.capture_id)}
     labels = [Label(capture_id=i, task=request.task, value=value, source=sources[i], labelled_at=now) for i, value in read if i in sources]
     record_labels(house, request.task, labels)
-    return _change(house, request_id, change)
+    return _change(house, request_id, change, request)
 
 
 def _load(house: House, request_id: ReviewId) -> tuple[LabelRequest, TaskContract]:
@@ -217,12 +218,14 @@ def _load(house: House, request_id: ReviewId) -> tuple[LabelRequest, TaskContrac
         return request, uow.contracts.get(request.task)
 
 
-def _change(house: House, request_id: ReviewId, change: Callable[[LabelRequest], LabelRequest]) -> LabelRequest:
-    """Save what a pure change makes of the request as it is now."""
+def _change(
+    house: House, request_id: ReviewId, change: Callable[[LabelRequest], LabelRequest], known: LabelRequest | None = None
+) -> LabelRequest:
+    """Save what a pure change makes of the request: of ``known`` where that was just read, and of what is stored when somebody saved first."""
     for left in reversed(range(TRIES)):
         with house.unit_of_work() as uow:
-            request = uow.reviews.get(request_id)
-            changed = change(request)
+            request = known or uow.reviews.get(request_id)
+            changed, known = change(request), None
             if changed == request:
                 return request
             try:
@@ -232,5 +235,5 @@ def _change(house: House, request_id: ReviewId, change: Callable[[LabelRequest],
                 if not left:
                     raise
                 continue
-            return uow.reviews.get(request_id)
+            return replace(changed, version=request.version + 1)
     raise AssertionError("the last try returns or raises")

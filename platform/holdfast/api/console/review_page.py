@@ -30,6 +30,7 @@ from holdfast.ports import House
 router = APIRouter(prefix="/tasks/{task}/review")
 KEYS = "123456789abcdefghijklmnopqrtvwxyz"
 """Of the labels, in their order; `s` skips and `u` takes back."""
+SHOWN_EARLIER = 5
 MANY = len(KEYS)
 """With more labels than keys the filter has the focus."""
 Asked = Annotated[str, Form(max_length=200)]
@@ -50,10 +51,12 @@ def show_review(task: str, request: Request, house: HouseOf, show: bool = False)
     """The row that waits, the labels, and what the answers say so far; without an open review, the way to ask for one."""
     with house.unit_of_work() as work:
         contract = work.contracts.get(TaskName(task))
-        earlier = work.reviews.of_task(contract.task)
+        asked = work.reviews.open_of(contract.task)
+        earlier = (
+            () if asked else work.reviews.of_task(contract.task, SHOWN_EARLIER)
+        )  # every row is read anew, so only where they are shown
         labels = choices(contract, work.versions.of_task(contract.task))
         can_ask = work.assignments.get(contract.task) is not None
-    asked = next((r for r in earlier if r.state == "open"), None)
     row, last = (asked.next_row, asked.last_row) if asked else (None, None)
     evidence = evidence_of(asked, contract) if asked else None
     return page(
@@ -71,7 +74,7 @@ def show_review(task: str, request: Request, house: HouseOf, show: bool = False)
         evidence=evidence,
         estimates=_estimates(asked, evidence, contract) if asked and evidence else [],
         form_words=FORMS["extraction"],
-        earlier=[(r, evidence_of(r, contract)) for r in earlier if r.state != "open"][:5],
+        earlier=[(r, evidence_of(r, contract)) for r in earlier],
         can_ask=can_ask,
         limits=(LEAST_ROWS, USUAL_ROWS, MOST_ROWS),
     )
