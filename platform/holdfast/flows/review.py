@@ -221,7 +221,7 @@ def _load(house: House, request_id: ReviewId) -> tuple[LabelRequest, TaskContrac
 def _change(
     house: House, request_id: ReviewId, change: Callable[[LabelRequest], LabelRequest], known: LabelRequest | None = None
 ) -> LabelRequest:
-    """Save what a pure change makes of the request: of ``known`` where that was just read, and of what is stored when somebody saved first."""
+    """Save what a pure change makes of the request: of ``known``, which was just read, or of what is stored when somebody saved first."""
     for left in reversed(range(TRIES)):
         with house.unit_of_work() as uow:
             request = known or uow.reviews.get(request_id)
