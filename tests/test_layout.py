@@ -19,7 +19,7 @@ TOP_LEVEL = {
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc"}
 ROOMS = {"api", "backends", "bootstrap", "cli", "domain", "flows", "serving", "testing"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
-LONGER = {"platform/holdfast/ports.py": 500, "platform/holdfast/errors.py": 360}
+LONGER = {"platform/holdfast/ports.py": 520, "platform/holdfast/errors.py": 360}
 """The sockets stand in one file by design (DESIGN 3), and so does the one error tree: mostly signatures and their facts."""
 
 

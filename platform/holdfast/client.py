@@ -16,13 +16,14 @@ from urllib.parse import quote
 import httpx2
 
 from holdfast.errors import NotFound, PartUnavailable
-from holdfast.problems import error_of
+from holdfast.problems import error_of, json_of, object_of
 
 Json = dict[str, Any]
 AlertAnswer = Literal["acknowledge", "resolve", "false-alarm"]
 TRIES = 4
 """Attempts of a reading request; waits of about 0.1, 0.2 and 0.4 s lie between them."""
 AGAIN = frozenset({429, 502, 503, 504})
+NONE: Mapping[str, object] = {}
 
 
 class NobodyThere(PartUnavailable):
@@ -154,6 +155,23 @@ class Client:
         """Acknowledge or close an alert."""
         return self._send("POST", f"alerts/{_part(alert_id)}/{answer}", None)
 
+    def reviews(self, task: str) -> list[Json]:
+        """Requests for labels, newest first."""
+        return self._list(f"tasks/{_part(task)}/reviews")
+
+    def ask_review(self, task: str, *, row_count: int) -> Json:
+        """Ask for labels. Raises Conflict while a review of the task is open."""
+        return self._send("POST", f"tasks/{_part(task)}/reviews", {"row_count": row_count})
+
+    def review_table(self, request_id: str, *, show: bool = False) -> str:
+        """The rows that wait, as CSV."""
+        return self._ask("GET", f"{self.api_url}/api/v1/reviews/{_part(request_id)}/table", "the API", params={"show": show}).text
+
+    def give_review_table(self, request_id: str, table: str) -> Json:
+        """``{answer_count, review}`` of a filled-in CSV: all or none. Raises DataInvalid with every line that is wrong."""
+        url = f"{self.api_url}/api/v1/reviews/{_part(request_id)}/table"
+        return object_of(self._ask("PUT", url, "the API", table=table))
+
     # Ledger and keys
 
     def ledger(self, *, after: int = 0, limit: int = 100) -> list[Json]:
@@ -205,7 +223,7 @@ class Client:
         A label may come before its capture is in the log; it joins it there. Raises LabelUnknown and NotFound where a task is named.
         """
         body = {"items": [dict(label) for label in labels]}
-        return int(_object(self._ask("POST", f"{self.gateway_url}/v1/feedback", "the gateway", json=body))["accepted_count"])
+        return int(object_of(self._ask("POST", f"{self.gateway_url}/v1/feedback", "the gateway", json=body))["accepted_count"])
 
     def api_ready(self) -> bool:
         """Whether the control plane can work."""
@@ -217,7 +235,7 @@ class Client:
 
     def _predict(self, task: str, body: Json) -> Json:
         url = f"{self.gateway_url}/v1/tasks/{_part(task)}/predict"
-        return _object(self._ask("POST", url, "the gateway", json=body))
+        return object_of(self._ask("POST", url, "the gateway", json=body))
 
     def _is_ready(self, url: str) -> bool:
         try:
@@ -226,25 +244,33 @@ class Client:
             return False
 
     def _get(self, path: str) -> Json:
-        return _object(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API"))
+        return object_of(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API"))
 
-    def _list(self, path: str, params: Mapping[str, object] | None = None) -> list[Json]:
-        value = _json(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API", params=params))
+    def _list(self, path: str, params: Mapping[str, object] = NONE) -> list[Json]:
+        value = json_of(self._ask("GET", f"{self.api_url}/api/v1/{path}", "the API", params=params))
         if not isinstance(value, list):
             raise PartUnavailable(part="the API", reason="it answered something that is not a list")
         return value
 
-    def _send(self, method: str, path: str, body: Json | None, *, params: Mapping[str, str] | None = None) -> Json:
-        return _object(self._ask(method, f"{self.api_url}/api/v1/{path}", "the API", json=body, params=params))
+    def _send(self, method: str, path: str, body: Json | None, *, params: Mapping[str, str] = {}) -> Json:
+        return object_of(self._ask(method, f"{self.api_url}/api/v1/{path}", "the API", json=body, params=params))
 
     def _ask(
-        self, method: str, url: str, part: str, *, json: Json | None = None, params: Mapping[str, object] | None = None
+        self,
+        method: str,
+        url: str,
+        part: str,
+        *,
+        json: Json | None = None,
+        table: str | None = None,
+        params: Mapping[str, object] = NONE,
     ) -> httpx2.Response:
-        """One request; reading ones are tried again when the part is away or busy."""
+        """One request, with a JSON body or a CSV; reading ones are tried again when the part is away or busy."""
         tries = TRIES if method == "GET" else 1
         for left in reversed(range(tries)):
             try:
-                response = self._http.request(method, url, json=json, params={k: str(v) for k, v in (params or {}).items()})
+                query, headers = {k: str(v) for k, v in params.items()}, {} if table is None else {"content-type": "text/csv"}
+                response = self._http.request(method, url, json=json, content=table, params=query, headers=headers)
             except httpx2.ConnectError as error:
                 if not left:
                     raise NobodyThere(part=f"{part} at {url.split('/', 3)[2]}") from error
@@ -258,20 +284,6 @@ class Client:
                     raise error_of(response)
             time.sleep(0.1 * 2 ** (tries - 1 - left) * random.uniform(0.7, 1.3))
         raise AssertionError("the last try returns or raises")
-
-
-def _json(response: httpx2.Response) -> object:
-    try:
-        return response.json()
-    except ValueError as error:
-        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not JSON") from error
-
-
-def _object(response: httpx2.Response) -> Json:
-    value = _json(response)
-    if not isinstance(value, dict):
-        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not an object")
-    return value
 
 
 def _part(text: str) -> str:

@@ -19,11 +19,12 @@ from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
 from holdfast.domain.datasets import DatasetSnapshot, SnapshotRow
 from holdfast.domain.drift import DriftReport
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, ReviewId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.retraining import Retraining, TrainedRung, TrainingPlan, TrainingProgress, TrainingResult
+from holdfast.domain.review import LabelRequest
 from holdfast.domain.routing import Assignment, ReplicaReport, Route, RoutingTable
 from holdfast.domain.tasks import TaskContract
 from holdfast.domain.windows import ReferenceWindow, WindowRows
@@ -202,6 +203,23 @@ class Promotions(Protocol):
         ...
 
 
+class Reviews(Protocol):
+    """Label requests; at most one open one per task, by constraint."""
+
+    def put(self, request: LabelRequest) -> None:
+        """Save over ``version`` and grow it by one; version 0 inserts. Raises Conflict when another save or open request came first."""
+        ...
+
+    def get(self, request_id: ReviewId) -> LabelRequest:
+        """Raises NotFound."""
+        ...
+
+    def open_of(self, task: TaskName) -> LabelRequest | None: ...
+    def of_task(self, task: TaskName, limit: int = 20) -> tuple[LabelRequest, ...]:
+        """Newest first."""
+        ...
+
+
 class Ledger(Protocol):
     """The hash-chained ledger."""
 
@@ -246,6 +264,7 @@ class UnitOfWork(Protocol):
     snapshots: Snapshots
     verdicts: Verdicts
     promotions: Promotions
+    reviews: Reviews
     ledger: Ledger
     keys: Keys
 

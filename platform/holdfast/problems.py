@@ -1,13 +1,30 @@
-"""Problem responses, read: which error of the tree one names, with the texts of the server that sent it."""
+"""Responses, read: the JSON of a good one, and which error of the tree a problem names, with the texts of the server that sent it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import httpx2
 
 from holdfast import errors
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import HoldfastError, NotFound, PartUnavailable
+
+
+def json_of(response: httpx2.Response) -> object:
+    """The JSON value of a response. Raises PartUnavailable."""
+    try:
+        return response.json()
+    except ValueError as error:
+        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not JSON") from error
+
+
+def object_of(response: httpx2.Response) -> dict[str, Any]:
+    """The JSON object of a response. Raises PartUnavailable."""
+    value = json_of(response)
+    if not isinstance(value, dict):
+        raise PartUnavailable(part=str(response.url.host), reason="it answered something that is not an object")
+    return value
 
 
 def error_of(response: httpx2.Response) -> HoldfastError:

@@ -8,8 +8,9 @@ from datetime import timedelta
 import pytest
 
 from holdfast.backends.sql import SqlDatabase
-from holdfast.domain.ids import AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AlertId, PromotionId, RetrainingId, ReviewId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import verify
+from holdfast.domain.review import answer, close
 from holdfast.errors import AlreadyExists, Conflict, LeaseLost, NotFound, StaleGeneration
 from holdfast.ports import UnitOfWork
 from holdfast.testing.builders import (
@@ -30,6 +31,7 @@ from holdfast.testing.builders import (
 )
 from holdfast.testing.clock import NOON
 from holdfast.testing.memory import MemoryDatabase
+from holdfast.testing.record_builders import a_label_request
 
 Database = MemoryDatabase | SqlDatabase
 OTHER = TaskName("other")
@@ -117,6 +119,7 @@ def test_what_is_not_there_is_not_found(database: Database) -> None:
             lambda: work.snapshots.get(SnapshotDigest("no")),
             lambda: work.verdicts.get(VerdictId("no")),
             lambda: work.promotions.get(PromotionId("no")),
+            lambda: work.reviews.get(ReviewId("no")),
             lambda: work.retrainings.save(a_retraining()),
             lambda: work.retrainings.claim(RetrainingId("no"), owner="a", now=NOON, lease_s=1),
             lambda: work.keys.revoke("no"),
@@ -344,3 +347,36 @@ def test_a_number_that_is_not_finite_is_never_stored(database: Database) -> None
         with pytest.raises(ValueError, match="JSON compliant"):
             work.reports.put(a_report(metrics={"drifted_share": float("nan")}))
         assert work.reports.of_task(TASK) == ()
+
+
+def test_a_review_is_saved_over_the_version_that_was_read_and_over_no_older_one(database: Database) -> None:
+    with database.unit_of_work() as work:
+        work.reviews.put(a_label_request())
+        work.commit()
+    with committed(database) as work:
+        stored = work.reviews.get(a_label_request().request_id)
+        assert stored == replace(a_label_request(), version=1)
+        assert work.reviews.open_of(TASK) == stored
+        answered = answer(stored, stored.rows[0].capture_id, "billing", by="ann", at=NOON)
+        work.reviews.put(answered)
+        with pytest.raises(Conflict, match="changed by somebody else"):
+            work.reviews.put(stored)
+        assert work.reviews.get(stored.request_id) == replace(answered, version=2)
+
+
+def test_a_task_has_one_open_review_at_most_and_keeps_the_closed_ones(database: Database) -> None:
+    second = a_label_request(2, asked_at=NOON + timedelta(hours=1))
+    with database.unit_of_work() as work:
+        work.reviews.put(a_label_request())
+        with pytest.raises(Conflict, match="is open already"):
+            work.reviews.put(second)
+        work.reviews.put(a_label_request(3, task=OTHER))
+        first = work.reviews.get(a_label_request().request_id)
+        work.reviews.put(close(first, state="closed", because="done", at=NOON))
+        assert work.reviews.open_of(TASK) is None
+        work.reviews.put(second)
+        work.commit()
+    with committed(database) as work:
+        assert [r.request_id for r in work.reviews.of_task(TASK)] == [second.request_id, first.request_id]
+        assert [r.state for r in work.reviews.of_task(TASK)] == ["open", "closed"]
+        assert len(work.reviews.of_task(TASK, limit=1)) == 1

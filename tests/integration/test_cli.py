@@ -22,12 +22,14 @@ from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
 from holdfast.client import Client
 from holdfast.domain.diagnosis import Diagnosis
+from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, RetrainingHeld, TrainingFailed
 from holdfast.flows import retrain
 from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
-from holdfast.testing.builders import a_house
-from holdfast.testing.record_builders import a_capture, an_alert
+from holdfast.testing.builders import a_house, an_adapter
+from holdfast.testing.memory_stores import MemoryAdapterStore
+from holdfast.testing.record_builders import a_capture, a_contract, a_version, an_alert, an_assignment
 
 CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
 
@@ -304,6 +306,51 @@ def test_what_nobody_foresaw_is_one_line_and_a_trace_in_the_log(hand: Hand, monk
     assert "Traceback" in (hand.home / "logs" / "cli.log").read_text()
 
 
+def test_a_review_goes_out_as_a_table_and_comes_back(hand: Hand, house: House, tmp_path: Path) -> None:
+    digest = crown_desk(house)
+    for n in range(40):
+        house.log.append([a_capture(n, capture_id=f"d-{n}", task="desk", text=f"parcel {n}", adapter_digest=digest)])
+    assert hand("review", "export", "desk") == cli.FAILED
+    assert "holdfast review ask desk" in hand.err
+    assert hand("review", "ask", "desk", "--rows", "5") == cli.USAGE
+    assert hand("review", "ask", "desk", "--rows", "30") == 0
+    assert hand("review", "ask", "desk") == cli.FAILED
+    assert "is open already" in hand.err
+    file = tmp_path / "rows.csv"
+    assert hand("review", "export", "desk", "-o", str(file)) == 0
+    lines = file.read_text().splitlines()
+    assert lines[0] == "capture_id,text,label" and len(lines) == 31
+    file.write_text("\n".join([lines[0], *(line + "billing" for line in lines[1:4]), lines[4] + "nonsense", *lines[5:]]))
+    assert hand("review", "import", "desk", str(file)) == cli.FAILED
+    assert "line 5" in hand.err and "nonsense" in hand.err
+    file.write_text(file.read_text().replace("nonsense", ""))
+    assert hand("review", "import", "desk", str(file)) == 0
+    assert "3 labels taken" in hand.out
+    assert hand("review", "status", "desk", "--json") == 0
+    found = json.loads(hand.out)
+    assert (found["answered_count"], found["state"], found["evidence"]["outcome"]) == (3, "open", "more labels")
+    assert hand("review", "list", "desk") == 0
+    assert found["request_id"] in hand.out
+    assert hand("review", "import", "desk", str(tmp_path / "none.csv")) == cli.FAILED
+    assert "none.csv" in hand.err
+
+
+def crown_desk(house: House) -> AdapterDigest:
+    """A task `desk` with a champion."""
+    assert isinstance(house.adapters, MemoryAdapterStore)
+    task, folder = TaskName("desk"), Path("/nowhere/desk")
+    digest = house.adapters.plant(folder, an_adapter("desk", task=task))
+    house.adapters.add(folder)
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(task=task), house.clock())
+        uow.versions.put(a_version(digest=digest, task=task))
+        uow.assignments.put(
+            an_assignment(task=task, champion=digest, generation=uow.assignments.next_generation()), expected_generation=None
+        )
+        uow.commit()
+    return digest
+
+
 def test_every_error_has_its_documented_code() -> None:
     told = {
         GateRefused(digest="d", task="t", reason="r", remedy="m"): cli.REFUSED,
@@ -320,6 +367,7 @@ def test_every_error_has_its_documented_code() -> None:
 def test_every_command_explains_itself(hand: Hand) -> None:
     nouns = "task create,task list,task show,data add,data audit,monitor check,ledger verify,keys create,keys list,keys revoke"
     verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,trial,rollback,train,evaluate"
-    for command in f"{nouns},{verbs}".split(","):
+    reviews = "review list,review ask,review export,review import,review status"
+    for command in f"{nouns},{reviews},{verbs}".split(","):
         assert hand(*command.split(), "--help") == 0
         assert "Usage: holdfast" in hand.out

@@ -22,12 +22,13 @@ from holdfast.api import (
     promotions,
     reports,
     retrainings,
+    reviews,
     tasks,
     trials,
     verdicts,
     versions,
 )
-from holdfast.api.console import entrance, fleet, forms, task_page
+from holdfast.api.console import entrance, fleet, forms, review_page, task_page
 from holdfast.api.console.render import error_page
 from holdfast.api.console.sessions import Sessions
 from holdfast.api.dependencies import bearer
@@ -51,6 +52,7 @@ RESOURCES = (
     monitors,
     reports,
     alerts,
+    reviews,
     ledger,
     keys,
 )
@@ -79,7 +81,7 @@ def build(house: House, settings: Settings) -> FastAPI:
         routes.include_router(resource.router)
     app.include_router(routes)
     app.include_router(health.router)
-    for page in (entrance, fleet, task_page, forms):
+    for page in (entrance, fleet, task_page, review_page, forms):
         app.include_router(page.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, ring=app.state.ring, sessions=app.state.sessions, hosts={*LOOPBACK_NAMES, settings.host.lower()})

@@ -30,7 +30,7 @@ OPEN = frozenset({"/healthz", "/readyz", "/login", "/metrics"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 BODY_LIMIT = 1 << 20
 DATASET_LIMIT = 32 << 20
-DATASET_PATH = re.compile(r"/api/v1/tasks/[^/]+/datasets")
+DATASET_PATH = re.compile(r"/api/v1/tasks/[^/]+/datasets|/api/v1/reviews/[^/]+/table|/tasks/[^/]+/review/table")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 SECURITY_HEADERS = {
     "content-security-policy": (

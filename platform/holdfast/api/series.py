@@ -12,6 +12,7 @@ from datetime import datetime
 from holdfast.domain.answers import labels_in, row_score
 from holdfast.domain.captures import LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
+from holdfast.domain.review import by_chance
 from holdfast.domain.routing import COUNTED_ROUTES
 from holdfast.domain.tasks import Metric
 from holdfast.ports import CaptureLog, House
@@ -119,12 +120,12 @@ class Series:
         found = log.labelled_since(self._task, newest[0].seq) if newest else ()
         if found:
             self._cursor = max(r.label.seq for r in found)
-        return [_row(r, self._metric) for r in found if r.capture.route in COUNTED_ROUTES]
+        return [_row(r, self._metric) for r in found if _counts(r)]
 
     def _go_on(self, log: CaptureLog, cursor: int) -> list[LabelledRow]:
         fresh: list[LabelledRow] = []
         while page := log.labelled_after(self._task, cursor, 1_000):
-            fresh += [_row(r, self._metric) for r in page if r.capture.route in COUNTED_ROUTES]
+            fresh += [_row(r, self._metric) for r in page if _counts(r)]
             self._cursor = cursor = page[-1].label.seq
             if len(fresh) >= NEWEST_CAPTURES:  # far behind: the newest captures alone are quicker
                 return self._begin(log)
@@ -146,6 +147,11 @@ class SeriesCache:
             while len(self._series) > self._most:
                 self._series.popitem(last=False)
         return series.read(house.log)
+
+
+def _counts(found: LabelledCapture) -> bool:
+    """Whether a row speaks for the version's quality: neither its version nor its label was chosen."""
+    return found.capture.route in COUNTED_ROUTES and by_chance(found)
 
 
 def _row(found: LabelledCapture, metric: Metric) -> LabelledRow:

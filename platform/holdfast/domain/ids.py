@@ -18,6 +18,7 @@ RetrainingId = NewType("RetrainingId", str)
 VerdictId = NewType("VerdictId", str)
 PromotionId = NewType("PromotionId", str)
 ReportId = NewType("ReportId", str)
+ReviewId = NewType("ReviewId", str)
 SnapshotDigest = NewType("SnapshotDigest", str)
 
 _BARE = "base:"

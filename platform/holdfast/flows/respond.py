@@ -17,10 +17,12 @@ from holdfast.domain.ids import AdapterDigest, AlertId, RetrainingId, TaskName, 
 from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.records import Plain
 from holdfast.domain.retraining import ENDED, Go, Hold, Retraining, decide
-from holdfast.domain.routing import COUNTED_ROUTES
+from holdfast.domain.review import LabelRequest, absorb, by_chance, rows_for
+from holdfast.domain.review_evidence import act_on, asks_again, evidence_of, why_over
 from holdfast.domain.tasks import TaskContract
+from holdfast.flows import review
 from holdfast.flows.serving_alert import respond_to_refusals
-from holdfast.flows.watch import of_version, scorers_of
+from holdfast.flows.watch import of_version, of_version_labelled, scorers_of
 from holdfast.ports import House, UnitOfWork
 
 RECENT_ROWS = 2_000
@@ -30,6 +32,7 @@ NEW_ROWS = 50
 DIAGNOSED_AGAIN = 10
 """The same for labels."""
 HELD = "retraining held: "
+REVIEWED = "; review: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +44,18 @@ class _Scene:
     known_labels: frozenset[str]
     seen: MonitorSet | None
     alerts: tuple[Alert, ...]
+    asked: LabelRequest | None
+    """The open review of the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finding:
-    """What is to be written: an alert, and how many labels there are since the change."""
+    """What is to be written: an alert, how many labels there are since the change, and the review of the alert."""
 
     alert: Alert
     labels_count: int
+    review: LabelRequest | None = None
+    """As it is now, or as it is to be opened."""
 
 
 def respond(house: House, task: TaskName) -> Alert | None:
@@ -57,6 +64,8 @@ def respond(house: House, task: TaskName) -> Alert | None:
     if scene is None:
         return None
     _resolve_older(house, scene)
+    if scene.asked is not None:
+        review.tend(house, scene.asked, scene.champion)
     refused = respond_to_refusals(house, task)
     if refused is not None:
         return refused
@@ -82,6 +91,7 @@ def _load(house: House, task: TaskName) -> _Scene | None:
             known_labels=frozenset(version.labels if version else contract.labels),
             seen=uow.monitors.get(task, assignment.champion),
             alerts=uow.alerts.of_task(task),
+            asked=uow.reviews.open_of(task),
         )
 
 
@@ -112,9 +122,8 @@ def _find(house: House, scene: _Scene, alarms: Sequence[MonitorReading]) -> _Fin
     living = next((a for a in mine if a.state in LIVING), None)
     onset = living.onset_seq if living else alarms[0].onset_seq
     task = scene.contract.task
-    since = house.log.labelled_since(task, onset)
-    labelled = [r for r in since if r.capture.adapter_digest == scene.champion and r.capture.route in COUNTED_ROUTES]
-    diagnosis = _diagnosis(house, scene, alarms, onset, labelled, living=living)
+    since = of_version_labelled(house.log.labelled_since(task, onset), scene.champion)
+    diagnosis = _diagnosis(house, scene, alarms, onset, [row for row in since if by_chance(row)], living=living)
     names = tuple(r.monitor for r in alarms)
     if living is not None:
         alert = replace(living, monitors=names, diagnosis=diagnosis)
@@ -122,7 +131,36 @@ def _find(house: House, scene: _Scene, alarms: Sequence[MonitorReading]) -> _Fin
         alert = _opened(house, scene, alarms, diagnosis)
         if any(a.alert_id == alert.alert_id for a in mine):
             return None
-    return _Finding(alert=alert, labels_count=len(labelled))
+    return _reviewed(house, scene, _Finding(alert=alert, labels_count=len(since)), since)
+
+
+def _reviewed(house: House, scene: _Scene, finding: _Finding, labelled: Sequence[LabelledCapture]) -> _Finding:
+    """The finding with its alert's review, and the action that the evidence asks for; a new review where labels lack and none is open."""
+    alert = finding.alert
+    with house.unit_of_work() as uow:
+        earlier = uow.reviews.of_task(alert.task)
+    mine = [r for r in earlier if r.alert_id == alert.alert_id]
+    found = mine[0] if mine else None
+    if not any(r.state == "open" for r in earlier) and _wants_review(scene, finding, found):
+        found = review.plan(
+            house, alert.task, scene.champion, onset_seq=alert.onset_seq, row_count=rows_for(scene.contract.retraining),
+            alert_id=alert.alert_id, asked_by="loop",
+        ) or found  # fmt: skip
+    if found is None:
+        return finding
+    found = absorb(found, labelled) if found.state == "open" else found
+    evidence = [evidence_of(found, scene.contract), *(evidence_of(r, scene.contract) for r in mine if r.request_id != found.request_id)]
+    shown = next((e for e in evidence if e.outcome == "hurts"), evidence[0])  # what one review has shown, another does not take back
+    diagnosis = act_on(alert.diagnosis, shown)
+    return replace(finding, alert=replace(alert, diagnosis=diagnosis), review=found)
+
+
+def _wants_review(scene: _Scene, finding: _Finding, found: LabelRequest | None) -> bool:
+    alert = finding.alert
+    if found is None:
+        return alert.diagnosis.action == "ask for labels"
+    recent_count = int(alert.diagnosis.evidence.get("recent_count", 0.0))
+    return asks_again(found, scene.contract, recent_count=recent_count, labels_count=finding.labels_count)
 
 
 def _opened(house: House, scene: _Scene, alarms: Sequence[MonitorReading], diagnosis: Diagnosis) -> Alert:
@@ -167,14 +205,31 @@ def _apply(house: House, scene: _Scene, finding: _Finding) -> Alert:
         started, response = _act(uow, scene, replace(finding, alert=alert), now)
         if response.startswith(HELD) and _same(before.response if before else "") != _same(response):
             _note(uow, alert, "retraining.held", now, reason=response)
-        alert = replace(alert, response=response)
+        alert = replace(alert, response=response + _keep_review(uow, scene, finding, now, running=started is not None))
         if alert != before:
             alert = replace(alert, updated_at=now)
             uow.alerts.put(alert)
-            uow.commit()
+        uow.commit()
     if started is not None:
         house.doorbell.ring("holdfast.advance_retraining", started)
     return alert
+
+
+def _keep_review(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetime, *, running: bool) -> str:
+    """Open the alert's review, fill in labels that came, or close it when it has said enough; what it says, in words."""
+    request = finding.review
+    if request is None:
+        return ""
+    found = evidence_of(request, scene.contract)
+    stored = next((r for r in uow.reviews.of_task(request.task) if r.request_id == request.request_id), None)
+    if stored is None:
+        review.note_opened(uow, request, now)
+    if stored is None or (request.state == "open" and request.version == stored.version and request != stored):
+        uow.reviews.put(request)
+    because, current = why_over(request, found, mending=running), uow.reviews.get(request.request_id)
+    if current.state == "open" and because is not None:
+        review.end(uow, current, now, state="closed", because=because, actor="loop")
+    return f"{REVIEWED}{found.words}"
 
 
 def _note_alert(uow: UnitOfWork, before: Alert | None, alert: Alert, now: datetime) -> None:
@@ -221,5 +276,5 @@ def _decide(scene: _Scene, finding: _Finding, earlier: Sequence[Retraining], now
 
 
 def _same(reason: str) -> str:
-    """A reason without its numbers and ids, so that a count that grows is not a new reason."""
-    return re.sub(r"rtr_\w+|\d+", "#", reason)
+    """A reason without its numbers, its ids and what a review says, so that a count that grows is not a new reason."""
+    return re.sub(r"rtr_\w+|\d+", "#", reason.split(REVIEWED, maxsplit=1)[0])

@@ -19,6 +19,7 @@ from holdfast.domain.drift import DriftReport, figures_of
 from holdfast.domain.estimates import estimate_accuracy
 from holdfast.domain.ids import AdapterDigest, AlertId, ReportId, TaskName, derive
 from holdfast.domain.monitors import MonitorSet, MonitorState
+from holdfast.domain.review import by_chance
 from holdfast.domain.routing import COUNTED_ROUTES, Assignment
 from holdfast.domain.scorers import Scorers
 from holdfast.domain.tasks import MonitoringPolicy
@@ -67,7 +68,7 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
     states = {name: monitors.load(text) for name, text in seen.states.items()} or monitors.start(fitted)
     states = _cleared(states, to_clear, fitted)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
-    answers = [row for row in labelled if row.capture.adapter_digest == seen.adapter_digest and row.capture.route in COUNTED_ROUTES]
+    answers = [row for row in of_version_labelled(labelled, seen.adapter_digest) if by_chance(row)]
     states = monitors.observe_labels(states, fitted, answers, post.policy)
     after = replace(
         seen,
@@ -93,7 +94,7 @@ def report(house: House, task: TaskName) -> DriftReport | None:
     if len(captures) < size:
         return None
     first, last, now = captures[0].seq, captures[-1].seq, house.clock()
-    labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first)}
+    labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first) if by_chance(row)}
     current = window_of(captures, labels)
     reference = house.adapters.reference(seen.adapter_digest)
     told = estimate_accuracy(reference, scorers_of(house.adapters, seen.adapter_digest), current)
@@ -127,6 +128,11 @@ def scorers_of(adapters: AdapterStore, digest: AdapterDigest) -> Scorers:
 def of_version(captures: Sequence[Capture], digest: AdapterDigest) -> list[Capture]:
     """The captures that speak for one version: answered to a caller who did not choose who answers."""
     return [c for c in captures if c.adapter_digest == digest and c.route in COUNTED_ROUTES]
+
+
+def of_version_labelled(labelled: Sequence[LabelledCapture], digest: AdapterDigest) -> list[LabelledCapture]:
+    """The same of captures with their labels."""
+    return [row for row in labelled if row.capture.adapter_digest == digest and row.capture.route in COUNTED_ROUTES]
 
 
 def window_of(captures: Sequence[Capture], labels: Mapping[str, str]) -> WindowRows:

@@ -21,6 +21,7 @@ from holdfast.ports import (
     Replicas,
     Reports,
     Retrainings,
+    Reviews,
     Snapshots,
     UnitOfWork,
     Verdicts,
@@ -43,6 +44,7 @@ from holdfast.testing.memory_repositories import (
     MemoryVersions,
     Tables,
 )
+from holdfast.testing.memory_reviews import MemoryReviews
 from holdfast.testing.memory_stores import MemoryAdapterStore, MemorySnapshotStore
 from holdfast.testing.write_lock import WriteLock
 
@@ -82,6 +84,7 @@ class MemoryUnitOfWork:
     snapshots: Snapshots
     verdicts: Verdicts
     promotions: Promotions
+    reviews: Reviews
     ledger: Ledger
     keys: Keys
 
@@ -110,4 +113,5 @@ class MemoryUnitOfWork:
         self.monitors, self.reports, self.alerts = MemoryMonitors(tables), MemoryReports(tables), MemoryAlerts(tables)
         self.retrainings, self.snapshots = MemoryRetrainings(tables), MemorySnapshots(tables)
         self.verdicts, self.promotions = MemoryVerdicts(tables), MemoryPromotions(tables)
+        self.reviews = MemoryReviews(tables)
         self.ledger, self.keys = MemoryLedger(tables), MemoryKeys(tables)

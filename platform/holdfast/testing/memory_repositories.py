@@ -19,6 +19,7 @@ from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.records import canonical
 from holdfast.domain.retraining import ENDED, Retraining
+from holdfast.domain.review import LabelRequest
 from holdfast.domain.routing import Assignment, ReplicaReport, Route, RoutingTable
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import AlreadyExists, Conflict, LeaseLost, NotFound, StaleGeneration
@@ -42,6 +43,7 @@ class Tables:
     snapshots: dict[str, DatasetSnapshot] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     promotions: dict[str, Promotion] = field(default_factory=dict)
+    reviews: dict[str, LabelRequest] = field(default_factory=dict)
     ledger: list[LedgerEntry] = field(default_factory=list)
     keys: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """Name to hash and whether it is still valid."""

@@ -22,6 +22,7 @@ from holdfast.domain.ids import (
     PromotionId,
     ReportId,
     RetrainingId,
+    ReviewId,
     SnapshotDigest,
     TaskName,
     VerdictId,
@@ -31,6 +32,7 @@ from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import Retraining, TrainingPlan
+from holdfast.domain.review import LIFE, LabelRequest, ReviewRow
 from holdfast.domain.routing import Assignment, ReplicaReport, Route
 from holdfast.domain.tasks import LoraSpec, TaskContract
 from holdfast.testing.clock import NOON
@@ -168,6 +170,25 @@ def a_promotion(number: int = 1, **fields: Any) -> Promotion:
         "reason": "it passed", "state": "live", "created_at": NOON + timedelta(minutes=number), "live_at": NOON,
     }  # fmt: skip
     return _build(Promotion, known, fields)
+
+
+def a_review_row(number: int = 0, **fields: Any) -> ReviewRow:
+    """A row of ``a_label_request`` on ``a_capture(number)``, drawn once, which nobody has answered."""
+    known = {
+        "capture_id": CaptureId(f"c-{number:06d}"), "seq": number, "period": "since", "draws": (number,), "weight": 1.0,
+        "said": "delivery", "confidence": 0.875,
+    }  # fmt: skip
+    return _build(ReviewRow, known, fields)
+
+
+def a_label_request(number: int = 1, **fields: Any) -> LabelRequest:
+    """An open request for 30 of 500 captures, asked for by a person."""
+    known = {
+        "request_id": ReviewId(derive("rev", TASK, number)), "task": TASK, "adapter_digest": a_digest(), "alert_id": None,
+        "asked_by": "ann", "asked_at": NOON, "expires_at": NOON + LIFE, "onset_seq": 0, "since_count": 500, "before_count": 0,
+        "rows": tuple(a_review_row(n) for n in range(30)),
+    }  # fmt: skip
+    return _build(LabelRequest, known, fields)
 
 
 def an_example(number: int = 1, **fields: Any) -> Example:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -280,14 +280,27 @@ def fleet_url(fleet: Place) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def signed_in_url(fleet: Place) -> Iterator[str]:
-    """The fleet behind a real server that takes every visitor for the admin's browser: headless Chromium cannot type."""
-    token = fleet.app.state.sessions.begin(name="admin", key_hash=hash_of(fleet.key))
+@contextmanager
+def _signed_in(place: Place) -> Iterator[str]:
+    """A place behind a real server that takes every visitor for the admin's browser: a headless Chromium has no cookie."""
+    token = place.app.state.sessions.begin(name="admin", key_hash=hash_of(place.key))
 
     async def with_cookie(scope: Scope, receive: Receive, send: Send) -> None:
         cookie = (b"cookie", f"{COOKIE}={token}".encode())
-        await fleet.app({**scope, "headers": [*scope["headers"], cookie]}, receive, send)
+        await place.app({**scope, "headers": [*scope["headers"], cookie]}, receive, send)
 
     with serving(with_cookie) as url:
+        yield url
+
+
+@pytest.fixture
+def signed_in() -> Callable[[Place], AbstractContextManager[str]]:
+    """Serves a place to a signed-in browser; gives its URL."""
+    return _signed_in
+
+
+@pytest.fixture
+def signed_in_url(fleet: Place) -> Iterator[str]:
+    """The fleet behind a real server, for a signed-in browser."""
+    with _signed_in(fleet) as url:
         yield url

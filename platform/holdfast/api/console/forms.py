@@ -20,14 +20,14 @@ Reason = Annotated[str, Form(max_length=500)]
 Expected = Annotated[int, Form(ge=0)]
 
 
-def _genuine(request: Request, csrf: Annotated[str, Form()] = "") -> None:
+def genuine(request: Request, csrf: Annotated[str, Form()] = "") -> None:
     """Raises RequestInvalid when the form is not one of this session's pages."""
     session = request.state.session
     if session is None or not csrf_valid(session, csrf):
         raise RequestInvalid(place="csrf", problem="the form is not one of this session", remedy="reload the page and press again")
 
 
-router = APIRouter(prefix="/tasks/{task}", dependencies=[Depends(_genuine)])
+router = APIRouter(prefix="/tasks/{task}", dependencies=[Depends(genuine)])
 
 
 def _back(task: str, place: str) -> RedirectResponse:

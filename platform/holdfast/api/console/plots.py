@@ -180,11 +180,13 @@ def share_bar(share: float, word: str, kind: str) -> Markup:
     )
 
 
-def range_bar(lower: float | None, observed: float | None, upper: float | None, threshold: float) -> Markup:
+def range_bar(
+    lower: float | None, observed: float | None, upper: float | None, threshold: float, *, scale: tuple[float, float] | None = None
+) -> Markup:
     """An interval with its observed value and its threshold, on a scale that holds them all; empty when nothing was observed."""
     if lower is None or upper is None or observed is None:
         return Markup("")
-    least, most = min(lower, threshold, observed), max(upper, threshold, observed)
+    least, most = scale or (min(lower, threshold, observed), max(upper, threshold, observed))
     span = (most - least) or 1.0
 
     def x(value: float) -> float:

@@ -16,6 +16,7 @@ from holdfast.api.console.plots import Mark, Span, range_bar, score_plot, share_
 from holdfast.api.console.render import page
 from holdfast.api.dependencies import HouseOf, SettingsOf
 from holdfast.api.standing import TaskFacts, facts_of, standing_of
+from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture
 from holdfast.domain.gates import CriterionResult, Verdict
@@ -23,7 +24,7 @@ from holdfast.domain.ids import AlertId, TaskName
 from holdfast.domain.monitors import MonitorReading
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.retraining import Hold, decide_by_hand
-from holdfast.domain.tasks import titled
+from holdfast.domain.tasks import TaskContract, titled
 from holdfast.errors import NotFound
 from holdfast.ports import House
 
@@ -74,6 +75,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
     standing = standing_of(facts, now, silence_s=settings.loop.replica_silence_s)
     with house.unit_of_work() as work:
         reports = work.reports.of_task(TaskName(task), 12)
+        review = work.reviews.open_of(TaskName(task))
     return page(
         "task.html",
         request,
@@ -94,7 +96,8 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
         promotable=_promotable(facts, history, now),
-        choices=_choices(facts),
+        choices=choices(facts.contract, facts.versions),
+        review=review,
         range_of=_range_of,
     )
 
@@ -132,13 +135,13 @@ def _answered_at(house: House, task: TaskName, seq: int) -> datetime | None:
     return found[0].captured_at if found else None
 
 
-def _choices(facts: TaskFacts) -> list[str]:
+def choices(contract: TaskContract, versions: Sequence[AdapterVersion]) -> list[str]:
     """Labels that a person can choose from: those of the contract, then those that versions learned beside them, by name.
 
     An answer that is not among them would be saved as another one by whoever presses Save without a look.
     """
-    learned = {label for version in facts.versions for label in version.labels}
-    return [*facts.contract.labels, *sorted(learned - set(facts.contract.labels))]
+    learned = {label for version in versions for label in version.labels}
+    return [*contract.labels, *sorted(learned - set(contract.labels))]
 
 
 def _marks(facts: TaskFacts, history: History) -> list[Mark]:

@@ -1,4 +1,4 @@
-"""The records of the loop as tables: monitors, reports, alerts, retrainings, snapshots, verdicts, promotions."""
+"""The records of the loop as tables: monitors, reports, alerts, retrainings, snapshots, verdicts, promotions, label requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Column, Table, or_, select, update
+from sqlalchemy import Column, Select, Table, or_, select, update
 
 from holdfast.backends.sql import tables
 from holdfast.backends.sql.repositories import Repository
@@ -15,10 +15,11 @@ from holdfast.domain.alerts import Alert
 from holdfast.domain.datasets import DatasetSnapshot
 from holdfast.domain.drift import DriftReport
 from holdfast.domain.gates import Verdict
-from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
+from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, ReviewId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.retraining import ENDED, Retraining
+from holdfast.domain.review import LabelRequest
 from holdfast.errors import Conflict, LeaseLost, NotFound
 
 Record = TypeVar("Record")
@@ -174,3 +175,33 @@ class SqlPromotions(_Records):
 
     def of_task(self, task: TaskName) -> tuple[Promotion, ...]:
         return self._newest(Promotion, tables.promotions, "created_at", ("task", task))
+
+
+class SqlReviews(_Records):
+    """See ``ports.Reviews``."""
+
+    def put(self, request: LabelRequest) -> None:
+        self.transaction.lock()
+        t = tables.reviews
+        stored = self.transaction.run(select(t.c.version).where(t.c.request_id == request.request_id)).scalar()
+        if (stored or 0) != request.version:
+            raise Conflict(problem=f"Review {request.request_id} was changed by somebody else.")
+        other = self.transaction.run(self._open(request.task).where(t.c.request_id != request.request_id)).first()
+        if other is not None and request.state == "open":
+            raise Conflict(problem=f"A review of task {request.task} is open already.")
+        row = row_of(replace(request, version=request.version + 1), "request_id", "task", "state", "asked_at", "version")
+        self.transaction.upsert(t, row, key=["request_id"])
+
+    def get(self, request_id: ReviewId) -> LabelRequest:
+        return self._one(LabelRequest, tables.reviews.c.request_id, request_id, noun="review")
+
+    def open_of(self, task: TaskName) -> LabelRequest | None:
+        body = self.transaction.run(self._open(task)).scalar()
+        return None if body is None else record_of(LabelRequest, body)
+
+    def of_task(self, task: TaskName, limit: int = 20) -> tuple[LabelRequest, ...]:
+        return self._newest(LabelRequest, tables.reviews, "asked_at", ("task", task), limit)
+
+    def _open(self, task: TaskName) -> Select[tuple[str]]:
+        t = tables.reviews
+        return select(t.c.body).where(t.c.task == task, t.c.state == "open")

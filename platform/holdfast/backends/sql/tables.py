@@ -16,6 +16,7 @@ NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
 }
+OPEN = "state = 'open'"
 UNRESOLVED = "state IN ('open', 'acknowledged')"
 
 metadata = MetaData(naming_convention=NAMING)
@@ -157,6 +158,18 @@ promotions = _counted(
     Column("created_at", Instant, nullable=False),
     Index("ix_promotions_task", "task", "created_at", "seq"),
 )
+
+reviews = _counted(
+    "reviews",
+    Column("request_id", Id, nullable=False, unique=True),
+    Column("task", Name, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("version", Seq, nullable=False),
+    Index("ix_reviews_task", "task", "asked_at", "seq"),
+    Index("uq_reviews_open_task", "task", unique=True, sqlite_where=text(OPEN), postgresql_where=text(OPEN)),
+)
+"""Label requests; one open request per task, by constraint."""
 
 ledger = Table(
     "ledger",

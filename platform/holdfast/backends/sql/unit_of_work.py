@@ -13,6 +13,7 @@ from holdfast.backends.sql.loop_repositories import (
     SqlPromotions,
     SqlReports,
     SqlRetrainings,
+    SqlReviews,
     SqlSnapshots,
     SqlVerdicts,
 )
@@ -29,6 +30,7 @@ from holdfast.ports import (
     Replicas,
     Reports,
     Retrainings,
+    Reviews,
     Snapshots,
     Verdicts,
     Versions,
@@ -53,6 +55,7 @@ class SqlUnitOfWork:
     snapshots: Snapshots
     verdicts: Verdicts
     promotions: Promotions
+    reviews: Reviews
     ledger: Ledger
     keys: Keys
 
@@ -64,7 +67,7 @@ class SqlUnitOfWork:
         self.contracts, self.versions, self.assignments = SqlContracts(at), SqlVersions(at), SqlAssignments(at)
         self.replicas, self.monitors, self.reports = SqlReplicas(at), SqlMonitors(at), SqlReports(at)
         self.alerts, self.retrainings, self.snapshots = SqlAlerts(at), SqlRetrainings(at), SqlSnapshots(at)
-        self.verdicts, self.promotions = SqlVerdicts(at), SqlPromotions(at)
+        self.verdicts, self.promotions, self.reviews = SqlVerdicts(at), SqlPromotions(at), SqlReviews(at)
         self.ledger, self.keys = SqlLedger(at), SqlKeys(at)
         return self
 
