@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorSet
+from holdfast.domain.scorers import OF_CAPTURES
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import NotFound, PartUnavailable
 from holdfast.flows.watch import of_version, report, watch
@@ -71,7 +72,7 @@ def test_every_capture_and_label_counts_once_however_often_one_looks() -> None:
     assert set(_events(seen).values()) == {150}
     assert _watched(house) == seen
     send(house, a_stream(50, 2, digest=digest), labels=False)
-    assert _events(_watched(house)) == {"embedding": 200, "label_mix": 200, "confidence": 200, "quality": 150}
+    assert _events(_watched(house)) == dict.fromkeys(OF_CAPTURES, 200) | {"quality": 150}
 
 
 def test_more_than_a_page_is_read_in_one_look_and_gives_the_same_states() -> None:
