@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.bets import bet_count, bets_on
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.records import canonical
@@ -39,8 +40,10 @@ MIN_CALIBRATION = 30
 """Fewer calibration rows say nothing."""
 SELF_CALIBRATED = frozenset({"slice_mix"})
 """Monitors that rank among their own traffic alone, since a reference has nothing of the kind."""
-MOST_ERRORS = 0.99
-"""Error frequency above which a bet on yet more errors is not worth making; keeps its odds finite."""
+BINNED_ANEW = frozenset({"embedding", "confidence"})
+"""Monitors whose bins were drawn otherwise before ``BINS``: their older states count what is not there any more."""
+BINS = 2
+"""Which bins a saved state counts in."""
 MOST_SKIPPED = 0.5
 """A monitor that could not read a larger share of its events says nothing."""
 
@@ -105,6 +108,16 @@ def start(scorers: Scorers) -> dict[str, MonitorState]:
     return {name: _fresh(scorers, name) for name in NAMES}
 
 
+def resume(saved: Mapping[str, str], scorers: Scorers) -> dict[str, MonitorState]:
+    """Monitors as they were saved; one that was not, or whose bins were drawn anew since, has seen no event."""
+    states = start(scorers)
+    for name in saved.keys() & states.keys():
+        old = load(saved[name])
+        fits = name not in BINNED_ANEW or json.loads(saved[name]).get("bins") == BINS
+        states[name] = old if fits else dataclasses.replace(states[name], closed=old.closed)
+    return states
+
+
 def observe(
     states: Mapping[str, MonitorState], scorers: Scorers, captures: Sequence[Capture], policy: MonitoringPolicy
 ) -> dict[str, MonitorState]:
@@ -123,7 +136,7 @@ def observe_labels(
     if not labelled or not _usable(scorers, "quality"):
         return dict(states)
     events = _Events.of("quality", [row.capture for row in labelled], error_bins([row.wrong for row in labelled]), components=1)
-    return {**states, "quality": _advance(states["quality"], events, policy)}
+    return {**states, "quality": _advance("quality", states["quality"], events, policy)}
 
 
 def begin_anew(state: MonitorState, scorers: Scorers, name: str, *, alert_id: str, keep_traffic: bool) -> MonitorState:
@@ -150,7 +163,7 @@ def dump(state: MonitorState) -> str:
     """Canonical JSON; read back, the monitor goes on bit for bit."""
     plain: dict[str, Any] = {
         "counts": state.counts.tolist(), "weights": state.weights.tolist(), "detector": e_detector.dump(state.detector),
-        "skipped": state.skipped, "closed": list(state.closed),
+        "skipped": state.skipped, "closed": list(state.closed), "bins": BINS,
     }  # fmt: skip
     return canonical(plain).decode()
 
@@ -189,7 +202,7 @@ def _fresh(scorers: Scorers, name: str) -> MonitorState:
     if name == "embedding_shift":
         sums = np.zeros((0, 0)) if scorers.witness is None else fourier_witness.fresh(scorers.witness).sums
         return MonitorState(counts=counts, weights=sums, detector=e_detector.fresh(components, len(fourier_witness.TILTS)))
-    bets = len(e_detector.RATIOS) if name == "quality" else 2 * len(e_detector.STEPS) + 1
+    bets = bet_count(name)
     return MonitorState(counts=counts, weights=np.zeros((components, e_detector.CELLS)), detector=e_detector.fresh(components, bets))
 
 
@@ -204,7 +217,7 @@ def _observed(state: MonitorState, scorers: Scorers, name: str, captures: Sequen
     """The state of one monitor of the inputs or outputs after more captures."""
     components = len(state.counts)
     if name != "embedding_shift":
-        return _advance(state, _Events.of(name, captures, capture_bins(scorers, name, captures), components=components), policy)
+        return _advance(name, state, _Events.of(name, captures, capture_bins(scorers, name, captures), components=components), policy)
     assert scorers.witness is not None, "a monitor without a scorer is not fed"
     events = _Events.of(name, captures, capture_features(scorers, captures), components=components)
     memory, detector = fourier_witness.advance(
@@ -215,28 +228,16 @@ def _observed(state: MonitorState, scorers: Scorers, name: str, captures: Sequen
     return dataclasses.replace(state, counts=memory.counts, weights=memory.sums, detector=detector, skipped=skipped)
 
 
-def _advance(state: MonitorState, events: _Events, policy: MonitoringPolicy) -> MonitorState:
+def _advance(name: str, state: MonitorState, events: _Events, policy: MonitoringPolicy) -> MonitorState:
     skipped = state.skipped + events.skipped
     if not events.seqs:
         return dataclasses.replace(state, skipped=skipped)
     ranked = [p_values(c, b, t) for c, b, t in zip(state.counts, events.bins.T, events.ties.T, strict=True)]
     p = np.column_stack([one[0] for one in ranked])  # [n, components]
-    if state.detector.log_r.shape[1] == len(e_detector.RATIOS):
-        bets, weights = e_detector.odds_bets(p, _error_rates(state.counts[0], events.bins[:, 0])), state.weights
-    else:
-        learned, weights = e_detector.learned_bets(p, state.weights)
-        bets = np.concatenate([e_detector.step_bets(p), learned], axis=-1)  # [n, components, bets]
+    bets, weights = bets_on(name, p, events.bins, state.counts, state.weights)
     detector = e_detector.advance(state.detector, bets, events.seqs, log_threshold(policy))
     counts = np.stack([one[1] for one in ranked])
     return dataclasses.replace(state, counts=counts, weights=weights, detector=detector, skipped=skipped)
-
-
-def _error_rates(counts: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What the error frequency would be with each event [n] wrong, from the rows before it: a wrong one always ranks within it."""
-    wrong = counts[1] + np.concatenate([[0], np.cumsum(bins)[:-1]])
-    rows = counts.sum() + np.arange(len(bins))
-    rates: NDArray[np.float64] = np.minimum((wrong + 1.0) / (rows + 1.0), MOST_ERRORS)
-    return rates
 
 
 def _reading(name: str, state: MonitorState, scorers: Scorers, policy: MonitoringPolicy) -> MonitorReading:

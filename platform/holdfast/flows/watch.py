@@ -63,7 +63,7 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
     if seen.version and not captures and not labelled and not to_clear:
         return seen
     fitted = scorers_of(house.adapters, seen.adapter_digest)
-    states = monitors.start(fitted) | {name: monitors.load(text) for name, text in seen.states.items()}
+    states = monitors.resume(seen.states, fitted)
     states = _cleared(states, to_clear, fitted)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
     answers = [row for row in labelled if row.capture.adapter_digest == seen.adapter_digest and row.capture.route in COUNTED_ROUTES]

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ MOST_ROWS = 10_000_000
 """More rows are not asked for."""
 
 
+BREAKS = np.unique([0.0, 1.0, *(theta for theta, _ in e_detector.STEPS), *(theta for one in e_detector.LADDERS for theta, _ in one)])
+"""Where a bet on p-values steps; between two of them it is constant."""
+Bets = Literal["steps", "ladders", "odds"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
     """One detector and what it ranks among."""
@@ -39,14 +45,13 @@ class Watched:
     log_threshold: float
     streams: int
     """Components times bets: the parts of its mixture."""
-    errors: bool = False
-    """Whether it bets on the odds of an error rather than on steps."""
+    bets: Bets = "steps"
 
 
 def smallest_rise(watched: Watched, rows: int) -> float | None:
     """The least rise of the share of high rows that would have been found within ``rows``; None when none would.
 
-    >>> labels = Watched(known_rows=1_000, base=0.08, log_threshold=math.log(20_000), streams=5, errors=True)
+    >>> labels = Watched(known_rows=1_000, base=0.08, log_threshold=math.log(20_000), streams=5, bets="odds")
     >>> [round(smallest_rise(labels, n) or 1, 2) for n in (10, 100, 1_000)]
     [0.82, 0.24, 0.1]
     """
@@ -89,30 +94,28 @@ def _found(watched: Watched, rows: int, share: float) -> bool:
     steps = np.diff(ends, prepend=0)
     before = ends - steps / 2  # rows of the stream before the middle of each step
     high = (watched.known_rows * watched.base + before * share + 0.5) / (watched.known_rows + before + 1.0)
-    mean, variance = _error_growth(high, share) if watched.errors else _step_growth(high, share)
+    mean, variance = _odds_growth(high, share) if watched.bets == "odds" else _step_growth(high, share, watched.bets)
     total, spread = np.cumsum(mean * steps[:, None], axis=0), np.sqrt(np.cumsum(variance * steps[:, None], axis=0))
     return bool((total - SURE * spread).max() >= watched.log_threshold + math.log(watched.streams))
 
 
-def _error_growth(high: NDArray[np.float64], share: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _odds_growth(high: NDArray[np.float64], share: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance [points, bets] of the log bet on a row that is wrong with probability ``share``."""
     ratio, high = np.array(e_detector.RATIOS), np.minimum(high, 0.99)[:, None]
     q = high * ratio / (1 - high + high * ratio)
-    return _two_valued(np.full_like(q, share), np.log(q / high), np.log((1 - q) / (1 - high)))
+    one, other = np.log(q / high), np.log((1 - q) / (1 - high))
+    return share * one + (1 - share) * other, share * (1 - share) * (one - other) ** 2
 
 
-def _step_growth(high: NDArray[np.float64], share: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same of step bets, where high rows rank evenly within ``high`` and the others evenly above it."""
-    theta, q = np.array(e_detector.STEPS).T
+def _step_growth(high: NDArray[np.float64], share: float, bets: Bets) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same of bets on p-values, where high rows rank evenly within ``high`` and the others evenly above it."""
     high = np.minimum(high, 1.0 - 1e-9)[:, None]
-    inside = share * np.minimum(1.0, theta / high) + (1 - share) * np.maximum(0.0, (theta - high) / (1 - high))
-    return _two_valued(inside, np.log(q / theta), np.log((1 - q) / (1 - theta)))
-
-
-def _two_valued(
-    chance: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return chance * one + (1 - chance) * other, chance * (1 - chance) * (one - other) ** 2
+    below = share * np.minimum(1.0, BREAKS / high) + (1 - share) * np.maximum(0.0, (BREAKS - high) / (1 - high))
+    chance = np.diff(below, axis=1)  # [points, cells]
+    inside = (BREAKS[1:] + BREAKS[:-1]) / 2
+    won = e_detector.ladder_bets(inside) if bets == "ladders" else e_detector.step_bets(inside[:, None], two_sided=False)[:, 0]
+    mean = chance @ won
+    return mean, np.maximum(chance @ won**2 - mean**2, 0.0)
 
 
 def _shift_found(witness: fourier_witness.FourierWitness, log_threshold: float, length: int, shift: float) -> bool:
