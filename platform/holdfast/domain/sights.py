@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.domain.scorers import Scorers
-from holdfast.domain.statistics import e_detector
 from holdfast.domain.statistics.sensitivity import TAIL, Bets, Watched, rows_to_see, smallest_rise, smallest_shift
 
 TWO_POINTS = 0.02
@@ -33,8 +32,8 @@ def sight_of(name: str, scorers: Scorers, event_count: int, log_threshold: float
         return {}, "it ranks among its own traffic, since a reference has no slices: it finds a change after a quiet time"
     rows, components = int(scorers.calibration[name][0].sum()), len(scorers.edges[name])
     bets: Bets = "ladders" if name == "novelty" else "steps"
-    streams = len(e_detector.LADDERS) * len(e_detector.LADDER_SHARES) if bets == "ladders" else components * (2 * len(e_detector.STEPS) + 1)
-    least = smallest_rise(Watched(known_rows=rows, base=TAIL, log_threshold=log_threshold, streams=streams, bets=bets), event_count)
+    watched = Watched(known_rows=rows, base=TAIL, log_threshold=log_threshold, components=components, bets=bets)
+    least = smallest_rise(watched, event_count)
     if least is None:
         return {}, "too few events to have found any change yet"
     return {"smallest_share": least}, f"would have found {least:.1%} more rows that {AIMS[name]}"
@@ -42,9 +41,7 @@ def sight_of(name: str, scorers: Scorers, event_count: int, log_threshold: float
 
 def _errors(counts: NDArray[np.int64], event_count: int, log_threshold: float) -> tuple[dict[str, float], str]:
     rows = int(counts.sum())
-    watched = Watched(
-        known_rows=rows, base=(int(counts[1]) + 1) / (rows + 2), log_threshold=log_threshold, streams=len(e_detector.RATIOS), bets="odds"
-    )
+    watched = Watched(known_rows=rows, base=(int(counts[1]) + 1) / (rows + 2), log_threshold=log_threshold, bets="odds")
     least, needed = smallest_rise(watched, event_count), rows_to_see(watched, TWO_POINTS)
     detail = {} if least is None else {"smallest_rise": least}
     seen = (

@@ -3,8 +3,9 @@
 Of a ranked score the change is a share of rows that come to lie where few known rows do ("high" rows: wrong answers; the highest
 1% of a score). With n rows after m known ones, a share ``base`` of those high, high rows rank within ``h``, the share of high
 rows so far, which the change itself raises: that, not the number of bets, limits what a small reference can ever show. The
-expected log evidence is summed over the stream for each bet, less 1.28 of its deviations, less the price of the mixture.
-Found by calculation from the bets themselves, so it is a guide and no guarantee; tests hold it against simulated streams.
+expected log evidence is summed over the stream for each bet, less 1.28 of its deviations, less the logarithm of the number of
+components; the price of mixing bets is about what the many places a change may begin at give back. So it is a guide, rather
+too large than too small, and no guarantee; tests hold it against simulated streams.
 """
 
 from __future__ import annotations
@@ -43,17 +44,16 @@ class Watched:
     base: float
     """Share of known rows that are high, 0..1."""
     log_threshold: float
-    streams: int
-    """Components times bets: the parts of its mixture."""
+    components: int = 1
     bets: Bets = "steps"
 
 
 def smallest_rise(watched: Watched, rows: int) -> float | None:
     """The least rise of the share of high rows that would have been found within ``rows``; None when none would.
 
-    >>> labels = Watched(known_rows=1_000, base=0.08, log_threshold=math.log(20_000), streams=5, bets="odds")
+    >>> labels = Watched(known_rows=1_000, base=0.08, log_threshold=math.log(20_000), bets="odds")
     >>> [round(smallest_rise(labels, n) or 1, 2) for n in (10, 100, 1_000)]
-    [0.82, 0.24, 0.1]
+    [0.77, 0.22, 0.09]
     """
     return _least(lambda rise: _found(watched, rows, watched.base + rise), 1.0 - watched.base)
 
@@ -96,7 +96,7 @@ def _found(watched: Watched, rows: int, share: float) -> bool:
     high = (watched.known_rows * watched.base + before * share + 0.5) / (watched.known_rows + before + 1.0)
     mean, variance = _odds_growth(high, share) if watched.bets == "odds" else _step_growth(high, share, watched.bets)
     total, spread = np.cumsum(mean * steps[:, None], axis=0), np.sqrt(np.cumsum(variance * steps[:, None], axis=0))
-    return bool((total - SURE * spread).max() >= watched.log_threshold + math.log(watched.streams))
+    return bool((total - SURE * spread).max() >= watched.log_threshold + math.log(watched.components))
 
 
 def _odds_growth(high: NDArray[np.float64], share: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -127,5 +127,5 @@ def _shift_found(witness: fourier_witness.FourierWitness, log_threshold: float, 
     a = np.array(fourier_witness.TILTS)
     mean = 1.7 * part.sum() * a + length * np.log(np.sin(np.pi * a) / (np.pi * a))
     spread = a * math.pi / math.sqrt(3.0) * math.sqrt(length)
-    price = math.log(fourier_witness.COMPONENTS * len(a))
+    price = math.log(fourier_witness.COMPONENTS)
     return bool((mean - SURE * spread).max() >= log_threshold + price)
