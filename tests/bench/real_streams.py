@@ -71,7 +71,7 @@ def typo(text: str, random: np.random.Generator) -> str:
 
 
 def banking77(data: Path) -> Site | None:
-    """A tenth of the training rows fits the head's first neighbour, the rest is held out; None where the set is not."""
+    """The head is fitted on half of the training rows, the rest is held out; None where the set is not."""
     folder = data / "banking77"
     if not (folder / "train.csv").exists():
         return None
