@@ -35,7 +35,7 @@ from tests.bench.real_streams import CALIBRATION, Site, take
 from holdfast.domain import monitors, scorers
 from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
-from holdfast.domain.statistics.conformal import tie_of
+from holdfast.domain.statistics.conformal import ties_of
 from holdfast.domain.tasks import MonitoringPolicy
 from holdfast.domain.windows import ReferenceWindow, WindowRows
 from holdfast.testing.clock import NOON
@@ -68,7 +68,7 @@ def _labelled(stream: WindowRows, n: int, seed: int) -> LabelledCapture:
     capture = Capture(
         capture_id=name, task=task, text=stream.texts[n], adapter_digest=AdapterDigest("bench"), generation=1, route="champion",
         prediction=Prediction(label=stream.predictions[n], confidence=float(stream.confidences[n])), captured_at=NOON, latency_ms=0.0,
-        embedding=stream.embeddings[n].astype(np.float16), slices={"channel": str(int(3 * tie_of(name, "slice")))}, seq=n + 1,
+        embedding=stream.embeddings[n].astype(np.float16), slices={"channel": str(int(3 * ties_of([name], 1)[0, 0]))}, seq=n + 1,
     )  # fmt: skip
     return LabelledCapture(
         capture=capture, label=Label(capture_id=name, task=task, value=stream.labels[n] or "", source="bench", labelled_at=NOON)

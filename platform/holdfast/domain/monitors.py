@@ -28,7 +28,7 @@ from holdfast.domain.records import canonical
 from holdfast.domain.scorers import NAMES, NO_BIN, OF_CAPTURES, Scorers, capture_bins, capture_features, error_bins
 from holdfast.domain.sights import sight_of
 from holdfast.domain.statistics import e_detector, fourier_witness
-from holdfast.domain.statistics.conformal import p_values, tie_of
+from holdfast.domain.statistics.conformal import p_values, ties_of
 from holdfast.domain.tasks import MonitoringPolicy
 
 MonitorName = Literal["embedding", "embedding_shift", "novelty", "text", "slice_mix", "label_mix", "confidence", "quality"]
@@ -192,9 +192,8 @@ class _Events:
     def of(cls, name: str, captures: Sequence[Capture], bins: NDArray[Any], *, components: int) -> _Events:
         good = (np.isfinite(bins) if bins.dtype.kind == "f" else bins != NO_BIN).all(axis=1)
         kept = [capture for capture, fine in zip(captures, good, strict=True) if fine]
-        ties = [[tie_of(c.capture_id, name, str(j)) for j in range(components)] for c in kept]
-        shape = (len(kept), components)
-        return cls(bins[good], np.array(ties, dtype=np.float64).reshape(shape), [c.seq for c in kept], int((~good).sum()))
+        ties = ties_of([f"{c.capture_id}\x1f{name}" for c in kept], components)
+        return cls(bins[good], ties, [c.seq for c in kept], int((~good).sum()))
 
 
 def _fresh(scorers: Scorers, name: str) -> MonitorState:

@@ -37,7 +37,7 @@ def a_stream(
     """Labelled captures with consecutive seqs. ``shift`` moves every embedding away from all that was known, in deviations."""
     rows = a_window(row_count, 1_000 + seed, share_right=share_right)
     away = np.full(HIDDEN, -shift / np.sqrt(HIDDEN))
-    channels = np.random.default_rng(2_000 + seed).integers(0, len(CHANNELS), row_count)
+    channels = np.random.default_rng(3_000 + seed).integers(0, len(CHANNELS), row_count)
     found = []
     for n in range(row_count):
         seq, label = first_seq + n, rows.labels[n]

@@ -212,15 +212,15 @@ def _turned(witness: FourierWitness, memory: Memory, detector: e_detector.Detect
     over = [scale for scale, length in enumerate(SCALES) if detector.event_count % length == 0]
     if not over:
         return memory, detector
-    counts, sums, log_r = memory.counts.copy(), memory.sums.copy(), detector.log_r.copy()
+    counts, sums, anchor = memory.counts.copy(), memory.sums.copy(), detector.anchor.copy()
     for scale in over:
         sums[2 * scale + 1], sums[2 * scale] = sums[2 * scale], 0.0
     for j, weights, columns in _in_use(witness, Memory(counts, sums), detector.event_count):
         if j // PART_COUNT in over:
             edges = edges_of(witness.fitted[:, columns] @ weights)
             counts[j] = np.bincount(bins_of(witness.calibration[:, columns] @ weights, edges), minlength=counts.shape[1])
-            log_r[j] = e_detector.EMPTY
-    return Memory(counts, sums), dataclasses.replace(detector, log_r=log_r)
+            anchor[j] = e_detector.EMPTY
+    return Memory(counts, sums), dataclasses.replace(detector, anchor=anchor)
 
 
 def _in_use(witness: FourierWitness, memory: Memory, event_count: int) -> Iterator[tuple[int, NDArray[np.float64], slice]]:
