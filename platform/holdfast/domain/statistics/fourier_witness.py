@@ -47,6 +47,8 @@ REACH = 8
 """Deviations beyond which a feature counts as this far."""
 PAIR_COUNT = 1_000
 """Pairs of fitted rows whose median distance is the kernel's width."""
+EDGE_ROWS = 500
+"""Fitted rows, at even steps, that the bins of a score are drawn by."""
 MOST_CALIBRATION = 2_000
 """Calibration rows that are kept to be scored anew for each block; 0.5 MB."""
 TILTS = (0.1, 0.25, 0.5, 0.8)
@@ -69,8 +71,11 @@ class FourierWitness:
     """[2 FREQUENCY_COUNT], mean of the Fourier features of the fitted rows."""
     spread: NDArray[np.float64]
     """[2 FREQUENCY_COUNT], their deviations."""
-    fitted: NDArray[np.int16]
-    """[rows, features]"""
+    known: NDArray[np.float64]
+    """[features], mean of the fitted rows, in whole numbers and parts of them."""
+    known_rows: int
+    sample: NDArray[np.int16]
+    """[at most EDGE_ROWS, features], of the fitted rows; they make the bins of a block's score."""
     calibration: NDArray[np.int16]
     """[rows, features]"""
 
@@ -112,9 +117,11 @@ def fit(fitted: NDArray[np.float64], calibration: NDArray[np.float64]) -> Fourie
     waves = _waves(along, frequencies)
     spread = np.maximum(waves.std(axis=0), 1e-9)
     none = np.empty((0, 0), dtype=np.int16)
-    bare = FourierWitness(mean, directions, deviations, frequencies, waves.mean(axis=0), spread, none, none)
-    rows = (features(bare, one).astype(np.int16) for one in (fitted, calibration[:MOST_CALIBRATION]))
-    return dataclasses.replace(bare, fitted=next(rows), calibration=next(rows))
+    zero = np.zeros(len(kept) + 2 * FREQUENCY_COUNT)
+    bare = FourierWitness(mean, directions, deviations, frequencies, waves.mean(axis=0), spread, zero, len(fitted), none, none)
+    rows, ranked = features(bare, fitted), features(bare, calibration[:MOST_CALIBRATION]).astype(np.int16)
+    sample = rows[np.linspace(0, len(rows) - 1, min(EDGE_ROWS, len(rows))).astype(np.int64)].astype(np.int16)
+    return dataclasses.replace(bare, known=rows.sum(axis=0) / len(rows), sample=sample, calibration=ranked)
 
 
 def features(witness: FourierWitness, rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -200,7 +207,7 @@ def _bets(
     """Log bets [n, components, bets] of rows of one block, and the counts after them; 0 where no witness was learned yet."""
     bets, counts = np.zeros((len(rows), len(memory.counts), len(TILTS))), memory.counts.copy()
     for j, weights, columns in _in_use(witness, memory, event_count):
-        edges = edges_of(witness.fitted[:, columns] @ weights)
+        edges = edges_of(witness.sample[:, columns] @ weights)
         if len(edges):
             p, counts[j] = p_values(counts[j], bins_of(rows[:, columns] @ weights, edges), ties[:, j])
             bets[:, j] = tilt_bets(p)
@@ -217,7 +224,7 @@ def _turned(witness: FourierWitness, memory: Memory, detector: e_detector.Detect
         sums[2 * scale + 1], sums[2 * scale] = sums[2 * scale], 0.0
     for j, weights, columns in _in_use(witness, Memory(counts, sums), detector.event_count):
         if j // PART_COUNT in over:
-            edges = edges_of(witness.fitted[:, columns] @ weights)
+            edges = edges_of(witness.sample[:, columns] @ weights)
             counts[j] = np.bincount(bins_of(witness.calibration[:, columns] @ weights, edges), minlength=counts.shape[1])
             anchor[j] = e_detector.EMPTY
     return Memory(counts, sums), dataclasses.replace(detector, anchor=anchor)
@@ -235,7 +242,7 @@ def _in_use(witness: FourierWitness, memory: Memory, event_count: int) -> Iterat
 def _learned(witness: FourierWitness, total: NDArray[np.float64], count: int, normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights [features] in whole numbers, the largest of each part ``UNIT``: the mean change less its standard error."""
     change = _change(witness, total, count)
-    error = UNIT * np.sqrt(1.0 / count + 1.0 / len(witness.fitted))
+    error = UNIT * np.sqrt(1.0 / count + 1.0 / witness.known_rows)
     weights: NDArray[np.float64] = np.sign(change) * np.maximum(np.abs(change) - error, 0.0)
     for columns in witness.parts:
         known = normal[columns]
@@ -247,7 +254,7 @@ def _learned(witness: FourierWitness, total: NDArray[np.float64], count: int, no
 
 def _change(witness: FourierWitness, total: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Mean features of ``count`` rows less those of the fitted rows, in whole numbers."""
-    found: NDArray[np.float64] = np.rint(total / count - witness.fitted.sum(axis=0, dtype=np.float64) / len(witness.fitted))
+    found: NDArray[np.float64] = np.rint(total / count - witness.known)
     return found
 
 

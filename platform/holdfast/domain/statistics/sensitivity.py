@@ -119,7 +119,7 @@ def _step_growth(high: NDArray[np.float64], share: float, bets: Bets) -> tuple[N
 
 
 def _shift_found(witness: fourier_witness.FourierWitness, log_threshold: float, length: int, shift: float) -> bool:
-    noise = len(witness.deviations) * (1.0 / length + 1.0 / len(witness.fitted))
+    noise = len(witness.deviations) * (1.0 / length + 1.0 / witness.known_rows)
     seen = shift**2 / math.sqrt(shift**2 + noise)  # what is left of it along a direction learned from one block
     known = len(witness.calibration)
     here = np.arange(length)
