@@ -126,10 +126,10 @@ def check(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
         show.line("not enough data: the monitors have read nothing yet")
     else:
         rows = [
-            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], since.get(r["onset_seq"]))
+            (r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], since.get(r["onset_seq"]), r["note"])
             for r in readings
         ]
-        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change since about"), rows)
+        show.table(("monitor", "status", "log evidence", "alarm at", "events", "change since about", "what it could have seen"), rows)
     if any(reading["status"] == "alarm" for reading in readings):
         raise typer.Exit(1)
 

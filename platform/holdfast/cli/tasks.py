@@ -67,8 +67,8 @@ def show_one(context: typer.Context, task: Task, as_json: AsJson = False) -> Non
         for v in versions
     ]
     show.table(("version", "adapter", "rung", "role", "train seconds", "made"), rows)
-    readings = [(r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"]) for r in view["monitors"]]
-    show.table(("monitor", "status", "log evidence", "alarm at", "events"), readings)
+    readings = [(r["monitor"], r["status"], r["log_evidence"], r["log_threshold"], r["event_count"], r["note"]) for r in view["monitors"]]
+    show.table(("monitor", "status", "log evidence", "alarm at", "events", "what it could have seen"), readings)
 
 
 def _row(view: dict[str, Any]) -> tuple[show.Cell, ...]:

@@ -142,7 +142,7 @@ def _cause(case: Case, errors: _Errors, novel_now: NDArray[np.bool_], novel_befo
     if risen and rows >= MIN_LABELLED:
         return "concept change" if errors.excess("familiar") >= errors.excess("novel") else "input drift"
     more_novel = two_shares(int(novel_now.sum()), len(novel_now), int(novel_before.sum()), len(novel_before))[1]
-    if more_novel > NOVELTY_MARGIN or case.alarmed & {"embedding", "label_mix", "confidence"}:
+    if more_novel > NOVELTY_MARGIN or case.alarmed - {"quality"}:
         return "input drift"
     return "undetermined"
 

@@ -1,9 +1,11 @@
 """Monitors: what each remembers, what it says, and how new captures and labels change it.
 
-Four stand over every version of a task: `embedding` (inputs: distance to what was known, and the main directions),
-`label_mix` and `confidence` (outputs), `quality` (labelled answers: wrong or not). Each ranks a new row among the
-calibration rows and all earlier traffic, and bets on the ranks. Each is given a quarter of the task's false-alarm budget,
-so that on unchanged traffic the probability of any alarm within n events is at most n / run_length_events, for every n.
+These stand over every version of a task: `embedding` (inputs: distance to what was known, and the main directions),
+`embedding_shift` (a direction learned from recent traffic), `text` (length, characters, unknown words), `slice_mix`; `novelty`
+(inputs and answers: what is like nothing known), `label_mix` and `confidence` (outputs), `quality` (labelled answers: wrong or
+not). Each ranks a new row among the calibration rows and earlier traffic, and bets on the ranks. Each is given an equal share of
+the task's false-alarm budget, so that on unchanged traffic the probability of any alarm within n events is at most
+n / run_length_events, for every n.
 """
 
 from __future__ import annotations
@@ -19,23 +21,29 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.domain.bets import bet_count, bets_on
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.records import canonical
-from holdfast.domain.scorers import NAMES, NO_BIN, Scorers, capture_bins, error_bins
-from holdfast.domain.statistics import e_detector
+from holdfast.domain.scorers import NAMES, NO_BIN, OF_CAPTURES, Scorers, capture_bins, capture_features, error_bins
+from holdfast.domain.sights import sight_of
+from holdfast.domain.statistics import e_detector, fourier_witness
 from holdfast.domain.statistics.conformal import p_values, ties_of
 from holdfast.domain.tasks import MonitoringPolicy
 
-MonitorName = Literal["embedding", "label_mix", "confidence", "quality"]
+MonitorName = Literal["embedding", "embedding_shift", "novelty", "text", "slice_mix", "label_mix", "confidence", "quality"]
 MonitorStatus = Literal["not enough data", "quiet", "watching", "alarm"]
 
 MIN_EVENTS = 20
 """Fewer events say nothing."""
 MIN_CALIBRATION = 30
 """Fewer calibration rows say nothing."""
-MOST_ERRORS = 0.99
-"""Error frequency above which a bet on yet more errors is not worth making; keeps its odds finite."""
+SELF_CALIBRATED = frozenset({"slice_mix"})
+"""Monitors that rank among their own traffic alone, since a reference has nothing of the kind."""
+BINNED_ANEW = frozenset({"embedding", "confidence"})
+"""Monitors whose bins were drawn otherwise before ``BINS``: their older states count what is not there any more."""
+BINS = 2
+"""Which bins a saved state counts in."""
 MOST_SKIPPED = 0.5
 """A monitor that could not read a larger share of its events says nothing."""
 
@@ -54,6 +62,8 @@ class MonitorReading:
     onset_seq: int
     """Capture seq at which the change most likely began; 0 while nothing speaks for one."""
     detail: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    """In words: the smallest change it would have found by now, or why it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +90,7 @@ class MonitorState:
     counts: NDArray[np.int64]
     """[components, bins], calibration rows and events ranked so far."""
     weights: NDArray[np.float64]
-    """[components, cells], of the learned bet."""
+    """[components, cells], of the learned bet; of `embedding_shift` its sums and witnesses (`fourier_witness.Memory`)."""
     detector: e_detector.Detector
     skipped: int = 0
     """Events that could not be read (not finite, wrong width)."""
@@ -98,15 +108,24 @@ def start(scorers: Scorers) -> dict[str, MonitorState]:
     return {name: _fresh(scorers, name) for name in NAMES}
 
 
+def resume(saved: Mapping[str, str], scorers: Scorers) -> dict[str, MonitorState]:
+    """Monitors as they were saved; one that was not, or whose bins were drawn anew since, has seen no event."""
+    states = start(scorers)
+    for name in saved.keys() & states.keys():
+        old = load(saved[name])
+        fits = name not in BINNED_ANEW or json.loads(saved[name]).get("bins") == BINS
+        states[name] = old if fits else dataclasses.replace(states[name], closed=old.closed)
+    return states
+
+
 def observe(
     states: Mapping[str, MonitorState], scorers: Scorers, captures: Sequence[Capture], policy: MonitoringPolicy
 ) -> dict[str, MonitorState]:
     """The states after more captures of this version, in the order of the log."""
     changed = dict(states)
-    for name in ("embedding", "label_mix", "confidence"):
+    for name in OF_CAPTURES:
         if captures and _usable(scorers, name):
-            events = _Events.of(name, captures, capture_bins(scorers, name, captures))
-            changed[name] = _advance(states[name], events, policy)
+            changed[name] = _observed(states[name], scorers, name, captures, policy)
     return changed
 
 
@@ -116,8 +135,8 @@ def observe_labels(
     """The states after more labels on captures of this version, in the order the labels came."""
     if not labelled or not _usable(scorers, "quality"):
         return dict(states)
-    events = _Events.of("quality", [row.capture for row in labelled], error_bins([row.wrong for row in labelled]))
-    return {**states, "quality": _advance(states["quality"], events, policy)}
+    events = _Events.of("quality", [row.capture for row in labelled], error_bins([row.wrong for row in labelled]), components=1)
+    return {**states, "quality": _advance("quality", states["quality"], events, policy)}
 
 
 def begin_anew(state: MonitorState, scorers: Scorers, name: str, *, alert_id: str, keep_traffic: bool) -> MonitorState:
@@ -126,8 +145,13 @@ def begin_anew(state: MonitorState, scorers: Scorers, name: str, *, alert_id: st
     ``keep_traffic`` (the alarm was false) keeps the traffic so far among what is normal; else only the calibration rows are.
     """
     bare = _fresh(scorers, name)
-    counts = state.counts if keep_traffic else bare.counts
-    return dataclasses.replace(bare, counts=counts, closed=(*state.closed, alert_id))
+    if keep_traffic and name == "embedding_shift" and scorers.witness is not None:
+        memory = fourier_witness.Memory(state.counts, state.weights)
+        normal = fourier_witness.accepted(scorers.witness, memory, state.detector.event_count)
+        bare = dataclasses.replace(bare, weights=fourier_witness.fresh(scorers.witness, normal).sums)
+    elif keep_traffic:
+        bare = dataclasses.replace(bare, counts=state.counts)
+    return dataclasses.replace(bare, closed=(*state.closed, alert_id))
 
 
 def readings(states: Mapping[str, MonitorState], scorers: Scorers, policy: MonitoringPolicy) -> tuple[MonitorReading, ...]:
@@ -139,7 +163,7 @@ def dump(state: MonitorState) -> str:
     """Canonical JSON; read back, the monitor goes on bit for bit."""
     plain: dict[str, Any] = {
         "counts": state.counts.tolist(), "weights": state.weights.tolist(), "detector": e_detector.dump(state.detector),
-        "skipped": state.skipped, "closed": list(state.closed),
+        "skipped": state.skipped, "closed": list(state.closed), "bins": BINS,
     }  # fmt: skip
     return canonical(plain).decode()
 
@@ -157,82 +181,111 @@ def load(text: str) -> MonitorState:
 class _Events:
     """Rows for one monitor that could be read, and how many could not."""
 
-    bins: NDArray[np.int64]
-    """[n, components]"""
+    bins: NDArray[Any]
+    """[n, components]; of `embedding_shift` features [n, width]"""
     ties: NDArray[np.float64]
     """[n, components]"""
     seqs: list[int]
     skipped: int
 
     @classmethod
-    def of(cls, name: str, captures: Sequence[Capture], bins: NDArray[np.int64]) -> _Events:
-        good = (bins != NO_BIN).all(axis=1)
+    def of(cls, name: str, captures: Sequence[Capture], bins: NDArray[Any], *, components: int) -> _Events:
+        good = (np.isfinite(bins) if bins.dtype.kind == "f" else bins != NO_BIN).all(axis=1)
         kept = [capture for capture, fine in zip(captures, good, strict=True) if fine]
-        ties = ties_of([f"{c.capture_id}\x1f{name}" for c in kept], bins.shape[1])
+        ties = ties_of([f"{c.capture_id}\x1f{name}" for c in kept], components)
         return cls(bins[good], ties, [c.seq for c in kept], int((~good).sum()))
 
 
 def _fresh(scorers: Scorers, name: str) -> MonitorState:
-    components = len(scorers.edges[name])
-    bets = len(e_detector.RATIOS) if name == "quality" else 2 * len(e_detector.STEPS) + 1
-    return MonitorState(
-        counts=scorers.calibration[name],
-        weights=np.zeros((components, e_detector.CELLS)),
-        detector=e_detector.fresh(components, bets),
-    )
+    counts, components = scorers.calibration[name], len(scorers.calibration[name])
+    if name == "embedding_shift":
+        sums = np.zeros((0, 0)) if scorers.witness is None else fourier_witness.fresh(scorers.witness).sums
+        return MonitorState(counts=counts, weights=sums, detector=e_detector.fresh(components, len(fourier_witness.TILTS)))
+    bets = bet_count(name)
+    return MonitorState(counts=counts, weights=np.zeros((components, e_detector.CELLS)), detector=e_detector.fresh(components, bets))
 
 
 def _usable(scorers: Scorers, name: str) -> bool:
     """Whether the reference can carry this monitor: enough calibration rows, and a score that is not constant."""
+    if name in SELF_CALIBRATED:
+        return True
     return bool(scorers.calibration[name][0].sum() >= MIN_CALIBRATION and all(len(e) > 0 for e in scorers.edges[name]))
 
 
-def _advance(state: MonitorState, events: _Events, policy: MonitoringPolicy) -> MonitorState:
+def _observed(state: MonitorState, scorers: Scorers, name: str, captures: Sequence[Capture], policy: MonitoringPolicy) -> MonitorState:
+    """The state of one monitor of the inputs or outputs after more captures."""
+    components = len(state.counts)
+    if name != "embedding_shift":
+        return _advance(name, state, _Events.of(name, captures, capture_bins(scorers, name, captures), components=components), policy)
+    assert scorers.witness is not None, "a monitor without a scorer is not fed"
+    events = _Events.of(name, captures, capture_features(scorers, captures), components=components)
+    memory, detector = fourier_witness.advance(
+        scorers.witness, fourier_witness.Memory(state.counts, state.weights), state.detector,
+        (events.bins, events.ties, events.seqs), log_threshold(policy),
+    )  # fmt: skip
+    skipped = state.skipped + events.skipped
+    return dataclasses.replace(state, counts=memory.counts, weights=memory.sums, detector=detector, skipped=skipped)
+
+
+def _advance(name: str, state: MonitorState, events: _Events, policy: MonitoringPolicy) -> MonitorState:
     skipped = state.skipped + events.skipped
     if not events.seqs:
         return dataclasses.replace(state, skipped=skipped)
     ranked = [p_values(c, b, t) for c, b, t in zip(state.counts, events.bins.T, events.ties.T, strict=True)]
     p = np.column_stack([one[0] for one in ranked])  # [n, components]
-    if state.detector.total.shape[1] == len(e_detector.RATIOS):
-        bets, weights = e_detector.odds_bets(p, _error_rates(state.counts[0], events.bins[:, 0])), state.weights
-    else:
-        learned, weights = e_detector.learned_bets(p, state.weights)
-        bets = np.concatenate([e_detector.step_bets(p), learned], axis=-1)  # [n, components, bets]
+    bets, weights = bets_on(name, p, events.bins, state.counts, state.weights)
     detector = e_detector.advance(state.detector, bets, events.seqs, log_threshold(policy))
     counts = np.stack([one[1] for one in ranked])
     return dataclasses.replace(state, counts=counts, weights=weights, detector=detector, skipped=skipped)
 
 
-def _error_rates(counts: NDArray[np.int64], bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What the error frequency would be with each event [n] wrong, from the rows before it: a wrong one always ranks within it."""
-    wrong = counts[1] + np.concatenate([[0], np.cumsum(bins)[:-1]])
-    rows = counts.sum() + np.arange(len(bins))
-    rates: NDArray[np.float64] = np.minimum((wrong + 1.0) / (rows + 1.0), MOST_ERRORS)
-    return rates
-
-
 def _reading(name: str, state: MonitorState, scorers: Scorers, policy: MonitoringPolicy) -> MonitorReading:
     detector, threshold = state.detector, log_threshold(policy)
-    status = _status(state, usable=_usable(scorers, name), threshold=threshold)
+    status = _status(name, state, usable=_usable(scorers, name), threshold=threshold)
     onset = detector.onset_seq if detector.alarm_seq else e_detector.onset_of(detector.cusum, detector.start)
     detail = {"calibration_rows": float(scorers.calibration[name][0].sum()), "skipped": float(state.skipped)}
     if name == "quality" and detector.event_count:
         detail |= _error_detail(state, scorers)
+    seen, note = sight_of(name, scorers, detector.event_count, threshold) if _usable(scorers, name) else ({}, "")
     return MonitorReading(
         monitor=name, status=status, log_evidence=max(detector.evidence, 0.0) if detector.event_count else 0.0,
         log_threshold=threshold, event_count=detector.event_count, onset_seq=onset if status in ("watching", "alarm") else 0,
-        detail=detail | ({"alarm_seq": float(detector.alarm_seq)} if detector.alarm_seq else {}),
+        detail=detail | seen | ({"alarm_seq": float(detector.alarm_seq)} if detector.alarm_seq else {}),
+        note=_missing(name, state, scorers) if status == "not enough data" else note,
     )  # fmt: skip
 
 
-def _status(state: MonitorState, *, usable: bool, threshold: float) -> MonitorStatus:
+def _status(name: str, state: MonitorState, *, usable: bool, threshold: float) -> MonitorStatus:
     detector = state.detector
     if detector.alarm_seq:
         return "alarm"
     seen = detector.event_count + state.skipped
-    if not usable or detector.event_count < MIN_EVENTS or state.skipped > MOST_SKIPPED * seen:
+    if not usable or _too_few(name, state) or _constant(name, state) or state.skipped > MOST_SKIPPED * seen:
         return "not enough data"
     return "watching" if detector.evidence > threshold / 2 else "quiet"
+
+
+def _too_few(name: str, state: MonitorState) -> bool:
+    return state.detector.event_count < MIN_EVENTS + (MIN_CALIBRATION if name in SELF_CALIBRATED else 0)
+
+
+def _constant(name: str, state: MonitorState) -> bool:
+    """Whether a monitor that has its own traffic alone to go by has seen but one value in it."""
+    return name in SELF_CALIBRATED and bool(np.count_nonzero(state.counts[0]) < 2)
+
+
+def _missing(name: str, state: MonitorState, scorers: Scorers) -> str:
+    """Why a monitor has not enough data."""
+    rows = int(scorers.calibration[name][0].sum())
+    if name not in SELF_CALIBRATED and rows < MIN_CALIBRATION:
+        return f"the reference has {rows} rows it could rank among, {MIN_CALIBRATION} are needed"
+    if not _usable(scorers, name):
+        return "the reference's training rows are all alike"
+    if state.skipped > MOST_SKIPPED * (state.detector.event_count + state.skipped):
+        return f"{state.skipped:,} events could not be read" + (": they have no slices" if name == "slice_mix" else "")
+    if _too_few(name, state):
+        return f"{state.detector.event_count} events are too few"
+    return "all events have the same slices"
 
 
 def _error_detail(state: MonitorState, scorers: Scorers) -> dict[str, float]:

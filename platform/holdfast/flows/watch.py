@@ -65,7 +65,7 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
     if seen.version and not captures and not labelled and not to_clear:
         return seen
     fitted = scorers_of(house.adapters, seen.adapter_digest)
-    states = {name: monitors.load(text) for name, text in seen.states.items()} or monitors.start(fitted)
+    states = monitors.resume(seen.states, fitted)
     states = _cleared(states, to_clear, fitted)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
     answers = [row for row in of_version_labelled(labelled, seen.adapter_digest) if by_chance(row)]

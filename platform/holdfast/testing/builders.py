@@ -60,7 +60,7 @@ def a_window(row_count: int = 60, seed: int = 0, *, hidden: int = HIDDEN, share_
     said = np.where(wrong, (truth + 1) % len(LABELS), truth)
     centres = np.eye(len(LABELS), hidden) * 3
     return WindowRows(
-        texts=tuple(f"{LABELS[t]} question number {n} of {seed}" for n, t in enumerate(truth)),
+        texts=tuple(f"{LABELS[t]} question number {n:05d} of {seed:05d}" for n, t in enumerate(truth)),
         predictions=tuple(LABELS[s] for s in said),
         confidences=random.uniform(0.5, 1.0, row_count).astype(np.float32),
         embeddings=(centres[said] + random.standard_normal((row_count, hidden))).astype(np.float32),

@@ -28,6 +28,8 @@ from holdfast.testing.builders import (
 from holdfast.testing.memory_stores import MemoryAdapterStore
 from holdfast.testing.twins import HIDDEN
 
+CHANNELS = ("mail", "chat", "phone")
+
 
 def a_stream(
     row_count: int, seed: int, *, first_seq: int = 1, shift: float = 0.0, share_right: float = 0.9, digest: AdapterDigest | None = None
@@ -35,6 +37,7 @@ def a_stream(
     """Labelled captures with consecutive seqs. ``shift`` moves every embedding away from all that was known, in deviations."""
     rows = a_window(row_count, 1_000 + seed, share_right=share_right)
     away = np.full(HIDDEN, -shift / np.sqrt(HIDDEN))
+    channels = np.random.default_rng(3_000 + seed).integers(0, len(CHANNELS), row_count)
     found = []
     for n in range(row_count):
         seq, label = first_seq + n, rows.labels[n]
@@ -45,6 +48,7 @@ def a_stream(
             prediction=Prediction(label=rows.predictions[n], confidence=float(rows.confidences[n])),
             embedding=(rows.embeddings[n] + away).astype(np.float16),
             adapter_digest=digest or a_digest(),
+            slices={"channel": CHANNELS[channels[n]]},
             seq=seq,
         )
         assert label is not None

@@ -129,6 +129,8 @@ def _readings(evidence: float) -> tuple[MonitorReading, ...]:
             log_threshold=13.8,
             event_count=400,
             onset_seq=410 if evidence > 6 else 0,
+            detail={"smallest_rise": 0.043},
+            note="would have found a rise of errors by 4.3 points",
         ),
         MonitorReading(monitor="embedding", status="quiet", log_evidence=1.2, log_threshold=13.8, event_count=800, onset_seq=0),
         MonitorReading(monitor="label_mix", status="quiet", log_evidence=0.3, log_threshold=13.8, event_count=800, onset_seq=0),

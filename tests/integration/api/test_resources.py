@@ -243,6 +243,7 @@ def test_the_view_of_a_task_says_what_a_person_needs_to_know(fleet: Place) -> No
     assert view["quality"]["overall"]["upper"] < view["contract"]["floor"]
     assert view["quality"]["overall"]["lower"] <= view["quality"]["overall"]["value"] <= view["quality"]["overall"]["upper"]
     assert [r["status"] for r in view["monitors"]] == ["alarm", "quiet", "quiet", "not enough data"]
+    assert (view["monitors"][0]["detail"], view["monitors"][0]["note"][-10:]) == ({"smallest_rise": 0.043}, "4.3 points")
     assert [a["state"] for a in view["alerts"]] == ["open"]
     assert fleet.client().get("/api/v1/tasks/tickets/reports").json()[0]["row_count"] == 500
 

@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorSet
+from holdfast.domain.scorers import NAMES, OF_CAPTURES
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import NotFound, PartUnavailable
 from holdfast.flows.watch import of_version, report, watch
@@ -73,7 +74,7 @@ def test_every_capture_and_label_counts_once_however_often_one_looks() -> None:
     assert set(_events(seen).values()) == {150}
     assert _watched(house) == seen
     send(house, a_stream(50, 2, digest=digest), labels=False)
-    assert _events(_watched(house)) == {"embedding": 200, "label_mix": 200, "confidence": 200, "quality": 150}
+    assert _events(_watched(house)) == dict.fromkeys(OF_CAPTURES, 200) | {"quality": 150}
 
 
 def test_more_than_a_page_is_read_in_one_look_and_gives_the_same_states() -> None:
@@ -176,8 +177,7 @@ def test_a_report_is_made_of_each_full_window_with_the_labels_that_are_known() -
     assert (made.first_seq, made.last_seq, made.row_count, made.labelled_count) == (1, 100, 100, 20)
     assert len(house.reporter.calls[0].reference) == 400
     figures = house.reporter.calls[0].figures
-    assert figures.keys() == {"evidence of embedding", "evidence of label_mix", "evidence of confidence", "evidence of quality",
-                              "estimated accuracy"}  # fmt: skip
+    assert figures.keys() == {f"evidence of {name}" for name in NAMES} | {"estimated accuracy"}
     assert all(0 <= value < 1 for value in figures.values())
     assert made.estimate is not None and (made.estimate.row_count, made.estimate.label_count) == (100, 20)
     assert made.estimate.value is not None and made.estimate.lower < 0.92 < made.estimate.upper

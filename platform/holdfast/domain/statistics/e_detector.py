@@ -27,6 +27,10 @@ STEPS: tuple[tuple[float, float], ...] = (
     (0.01, 0.08), (0.01, 0.35), (0.05, 0.15), (0.05, 0.45), (0.2, 0.35), (0.2, 0.65), (0.5, 0.62), (0.5, 0.8),
 )  # fmt: skip
 """(theta, q): the bet that a share q of the p-values will lie below theta. From a slight to a gross change."""
+LADDERS: tuple[tuple[tuple[float, float], ...], ...] = (((0.01, 0.4), (0.03, 0.4), (0.1, 0.2)), ((0.03, 0.5), (0.1, 0.5)))
+"""Each of (theta, weight): where the p-values of strange rows lie, evenly below theta with that weight."""
+LADDER_SHARES = (0.08, 0.4)
+"""Shares of strange rows that the ladder bets stand for."""
 RATIOS = (1.35, 1.8, 2.5, 4.0, 8.0)
 """Factors on the odds of an error; the bets on 0/1 outcomes."""
 CELLS = 10
@@ -85,6 +89,20 @@ def step_bets(p: NDArray[np.float64], *, two_sided: bool = True) -> NDArray[np.f
     if not two_sided:
         return np.asarray(low, dtype=np.float64)
     return np.concatenate([low, np.where(1 - p[..., None] <= theta, inside, outside)], axis=-1)
+
+
+def ladder_bets(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log bets [..., K] that a share of the p-values lies on the low rungs of a ladder and the rest evenly in 0..1.
+
+    >>> grid = (np.arange(100_000) + 0.5) / 100_000
+    >>> np.exp(ladder_bets(grid)).mean(axis=0).round(3).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    found = []
+    for ladder in LADDERS:
+        low = sum(np.where(p < theta, weight / theta, 0.0) for theta, weight in ladder)
+        found += [np.log(1.0 - share + share * low) for share in LADDER_SHARES]
+    return np.stack(found, axis=-1)
 
 
 def odds_bets(p: NDArray[np.float64], theta: NDArray[np.float64]) -> NDArray[np.float64]:
