@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from holdfast.bootstrap.deployment import deployment_options, serve_document, serve_yaml
+from holdfast.bootstrap.deployment import SCALING, deployment_options, serve_document, serve_yaml
 from holdfast.settings import Ports, Serving, Settings
 
 
@@ -26,9 +26,9 @@ def test_production_has_two_replicas_that_scale_and_two_gateways_with_a_port_of_
     assert {9000, 9001} <= set(settings.ports_used().values())
 
 
-def test_a_replica_with_more_threads_is_given_more_batches_before_another_is_added() -> None:
+def test_a_replica_with_more_threads_may_hold_more_batches_and_how_busy_it_is_decides_on_another() -> None:
     one, many = (deployment_options(Serving(replica_count_max=4, replica_threads=threads)) for threads in (1, 24))
-    assert [options["autoscaling_config"]["target_ongoing_requests"] for options in (one, many)] == [2.0, 25.0]
+    assert {options["autoscaling_config"]["policy"]["policy_function"] for options in (one, many)} == {SCALING}
     assert [options["max_ongoing_requests"] for options in (one, many)] == [32, 48]
 
 

@@ -14,9 +14,8 @@ DEPLOYMENT = "Replica"
 BUILD = "holdfast.serving.app:build"
 ROUTER = "holdfast.serving.elsewhere:Elsewhere"
 ONGOING = 32
-"""Micro-batches that may be at a replica, or twice its threads if that is more; a gateway sends one more than it can answer at a time."""
-TARGET_ONGOING = 2
-"""Ray adds replicas above so many micro-batches per replica: one that is answered and one that waits; with more threads, one more each."""
+"""Micro-batches that may be at a replica, or twice its threads if that is more; a gateway sends as many as it can answer at a time."""
+SCALING = "holdfast.serving.scaling:by_busyness"
 OF_A_REPLICA = {"refresh_s", "prove_s", "replica_threads", "engine_way", "int8_loss", "bank_mib", "host_mib"}
 """What a replica reads of the settings of the data plane: anything more in its arguments would start it anew when only that changes."""
 
@@ -48,8 +47,7 @@ def deployment_options(serving: Serving) -> dict[str, Any]:
         return options | {"num_replicas": serving.replica_count}
     scaling = {
         "min_replicas": serving.replica_count, "max_replicas": serving.replica_count_max,
-        "target_ongoing_requests": float(max(TARGET_ONGOING, serving.replica_threads + 1)),
-        "upscale_delay_s": 10.0, "downscale_delay_s": 300.0,
+        "upscale_delay_s": 10.0, "downscale_delay_s": 300.0, "policy": {"policy_function": SCALING},
     }  # fmt: skip
     return options | {"autoscaling_config": scaling}
 

@@ -18,6 +18,7 @@ from ray import serve
 from holdfast import bootstrap
 from holdfast.bootstrap.deployment import deployment_options
 from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion, WireReply
+from holdfast.serving.scaling import BUSY
 from holdfast.settings import Settings
 
 
@@ -39,17 +40,20 @@ class Replica:
         )
         self._worker.start(settings.serving.refresh_s)
         self._way_in = bootstrap.listener(settings, self._answers, ray.util.get_node_ip_address())
-        self._threads = ThreadPoolExecutor(max_workers=bootstrap.passes(settings), thread_name_prefix="engine")
+        self._passes, self._batch_count = bootstrap.passes(settings), 0
+        self._threads = ThreadPoolExecutor(max_workers=self._passes, thread_name_prefix="engine")
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
         """Answer a micro-batch, and say who answers: whoever gets no answer here can ask elsewhere. ``avoid`` is read by the router."""
         return self._id, await self._answers(questions) if questions else []
 
-    async def where(self) -> tuple[str, str, int] | None:
-        """Id, host and port at which gateways get answers without Ray; None where Ray counts requests to find the number of replicas."""
-        if serve.get_replica_context()._deployment_config.autoscaling_config is not None:
-            return None
+    async def where(self) -> tuple[str, str, int]:
+        """Id, host and port at which gateways get answers without Ray."""
         return self._id, *await self._way_in.address()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray asks, and scales by it (`scaling`)."""
+        return {BUSY: self._batch_count / self._passes}
 
     async def __del__(self) -> None:
         """Ray calls it when the replica is to end in good order: what is under way is answered first."""
@@ -57,7 +61,11 @@ class Replica:
 
     async def _answers(self, questions: Sequence[WireQuestion]) -> list[WireAnswer]:
         """The engine runs in threads of its own, so that health checks are answered meanwhile; as many batches at a time as passes."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._worker.answer, questions)
+        self._batch_count += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._worker.answer, questions)
+        finally:
+            self._batch_count -= 1
 
     def check_health(self) -> None:
         """Raises when this replica no longer follows the assignments or has nothing left that passes its proof; Serve replaces it."""

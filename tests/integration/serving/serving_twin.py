@@ -22,6 +22,7 @@ from holdfast.domain.captures import Prediction
 from holdfast.domain.ids import AdapterDigest
 from holdfast.errors import AdapterRefused
 from holdfast.serving.replica import ReplicaWorker, WireAnswer, WireQuestion, WireReply
+from holdfast.serving.scaling import BUSY
 from holdfast.settings import Settings
 from holdfast.testing.twins import EchoEngine
 
@@ -84,17 +85,20 @@ class TwinReplica:
             prove_s=settings.serving.prove_s,
         )
         self._worker.start(settings.serving.refresh_s)
+        self._batch_count = 0
         self._way_in = bootstrap.listener(settings, self._answers, ray.util.get_node_ip_address())
 
     async def answer(self, questions: Sequence[WireQuestion], *, avoid: Sequence[str] = ()) -> WireReply:
         """See the real one."""
         return self._id, await self._answers(questions)
 
-    async def where(self) -> tuple[str, str, int] | None:
+    async def where(self) -> tuple[str, str, int]:
         """See the real one."""
-        if serve.get_replica_context()._deployment_config.autoscaling_config is not None:
-            return None
         return self._id, *await self._way_in.address()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """See the real one."""
+        return {BUSY: float(self._batch_count)}
 
     async def __del__(self) -> None:
         """See the real one."""
@@ -107,10 +111,14 @@ class TwinReplica:
         """
         if {digest for digest, _ in questions} - self._engine.loaded() and not self._engine.broken:
             (self._run / f"incomplete-{os.getpid()}").touch()
-        if questions and (self._run / "slow").exists():
-            (self._run / f"answered-slowly-{os.getpid()}").touch()
-            await asyncio.sleep(SLOW_S)
-        return self._worker.answer(questions)
+        self._batch_count += 1
+        try:
+            if questions and (self._run / "slow").exists():
+                (self._run / f"answered-slowly-{os.getpid()}").touch()
+                await asyncio.sleep(SLOW_S)
+            return self._worker.answer(questions)
+        finally:
+            self._batch_count -= 1
 
     def check_health(self) -> None:
         """See the real one."""

@@ -6,7 +6,7 @@ The head is that of the home, whose application the gateways deploy; or, where `
 others run and `serve deploy` deploys to: then this process runs on a node of it, and changes nothing there.
 
 Ray says which replicas there are. Micro-batches go to them over lines of our own (`lines`, decision 0018), and by Ray's handle while
-there is no line: before the first, and where Ray counts requests to find out how many replicas are needed.
+there is no line.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ class RayFleet:
                 found = await self._by_ray(WHERE)
         except (PartUnavailable, TimeoutError):
             return
-        if found is not None:
-            await self._lines.open(*found)
+        await self._lines.open(*found)
 
     async def _asked(self, questions: Sequence[WireQuestion], avoid: Sequence[str]) -> tuple[str, Sequence[WireAnswer]]:
         """Who answered, and what; by a line where one is left."""
