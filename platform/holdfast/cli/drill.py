@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holdfast.bootstrap import drill as bootstrap_drill
 from holdfast.cli import show
 from holdfast.cli.context import AsJson, Task, made_home
+from holdfast.cli.progress_bar import progress_bar
 from holdfast.domain.drill import CHANGES, POWER, Change, Drill, DrillPlan, check_plan
 from holdfast.domain.ids import TaskName
 from holdfast.errors import RequestInvalid
@@ -50,13 +50,8 @@ def _command(  # noqa: PLR0917 - one parameter per option
     check_plan(plan)
     strangers = bootstrap_drill.read_texts(texts) if texts else ()
     ground = bootstrap_drill.for_drill(made_home(context))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=show.notes(), transient=True) as bar:
-        job = bar.add_task("loading the champion", total=None)
-        result = drill(
-            ground, TaskName(task), plan, lambda done, total: bar.update(job, completed=done, total=total, description="drilling"),
-            strangers=strangers,
-        )  # fmt: skip
+    with progress_bar(show.notes(), first="loading the champion", then="drilling") as say:
+        result = drill(ground, TaskName(task), plan, say, strangers=strangers)
     if as_json:
         show.as_json(result)
     else:
