@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from holdfast.bootstrap import backtest as bootstrap_backtest
@@ -42,7 +43,7 @@ def run_both(
 
 def show_comparison(result: Comparison, console: Console, *, title: str) -> None:
     """Print the decisions side by side, the figures of both, and the sentence."""
-    console.print(f"[bold]Two policies on {title}[/bold]: A is {result.a.policy}, B is {result.b.policy}\n", highlight=False)
+    console.print(escape(f"Two policies on {title}: A is {result.a.policy}, B is {result.b.policy}") + "\n", style="bold", highlight=False)
     form = date_form(result.replays[0].periods)
     table = Table("decision", "A", "B", "B beside A", title="Decisions", title_justify="left")
     for pair in result.decisions:
@@ -65,7 +66,7 @@ def show_comparison(result: Comparison, console: Console, *, title: str) -> None
 
 
 def _cell(decision: Decision | None, form: str) -> str:
-    return "–" if decision is None else f"{decision.event_index} ({decision.at:{form}}) {decision.said}".rstrip()
+    return "–" if decision is None else escape(f"{decision.event_index} ({decision.at:{form}}) {decision.said}".rstrip())
 
 
 def _names(paths: tuple[Path, Path]) -> tuple[str, str]:
