@@ -456,8 +456,10 @@ class AdapterRegistry(Protocol):
 class DriftReporter(Protocol):
     """Compares windows and writes a page people can open."""
 
-    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
-        """Metrics (finite ones only) and the path of the HTML page relative to the home."""
+    def report(
+        self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime, figures: Mapping[str, float] | None = None
+    ) -> tuple[Mapping[str, float], str]:
+        """Metrics (finite ones only) and the path of the HTML page relative to the home. ``figures`` of ours are shown beside."""
         ...
 
 

@@ -55,17 +55,15 @@ class Absent(Exception):
     """A peer that could not be installed or started, with the reason."""
 
 
-def environment(name: str, folder: Path) -> Path:
+def environment(name: str, folder: Path, *, torch: bool = True) -> Path:
     """The Python of a peer's own environment, made on first use from `peers/NAME.txt`. Raises Absent when pip cannot."""
     wanted = HERE / f"{name}.txt"
     place = folder / f"{name}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
     python = place / "bin" / "python"
     if not (place / "made").exists():
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(place)],
-            [str(python), "-m", "pip", "install", "--quiet", TORCH],
-            [str(python), "-m", "pip", "install", "--quiet", "-r", str(wanted)],
-        ):
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        first = [[*install, TORCH]] if torch else []
+        for command in ([sys.executable, "-m", "venv", "--clear", str(place)], *first, [*install, "-r", str(wanted)]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Absent(f"pip: {(done.stderr.strip().splitlines() or ['?'])[-1][:200]}")

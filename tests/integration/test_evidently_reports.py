@@ -103,6 +103,44 @@ def test_the_workspace_has_one_project_per_task_with_a_run_per_window(tmp_path: 
     assert len(list((tmp_path / "evidently").glob("*/snapshots/*.json"))) == 2
 
 
+def test_figures_of_ours_stand_in_the_page_and_in_the_run_which_a_stock_evidently_reads(tmp_path: Path) -> None:
+    figures = {"evidence of quality": 0.25, "estimated accuracy": 0.875, "broken": float("nan")}
+    _, page = EvidentlyReporter(tmp_path).report(TASK, worded(60, 1), worded(60, 2), at=NOON, figures=figures)
+    assert "Holdfast: evidence of quality" in (tmp_path / page).read_text()
+    read = f"""
+from evidently.ui.workspace import Workspace
+workspace = Workspace({str(tmp_path / "evidently")!r})
+project = workspace.list_projects()[0]
+run = workspace.get_run(project.id, workspace.list_runs(project.id)[0])
+places = [(r, r.metric_value_location.metric.params) for r in run.metric_results.values()]
+print(sorted((params["figure"], r.value) for r, params in places if "figure" in params))
+"""
+    told = subprocess.run([sys.executable, "-W", "ignore", "-c", read], capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.strip().splitlines()[-1] == "[('estimated accuracy', 0.875), ('evidence of quality', 0.25)]"
+
+
+def test_nothing_is_told_to_anybody_while_a_report_is_made(tmp_path: Path) -> None:
+    """Every look-up of a name and every connection of the process that makes it, from its first import on."""
+    make = f"""
+import sys
+asked = []
+sys.addaudithook(lambda event, given: asked.append(event) if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto") else None)
+from pathlib import Path
+from holdfast.backends.evidently_reports import EvidentlyReporter
+from holdfast.testing.builders import TASK, a_window
+from holdfast.testing.clock import NOON
+metrics, page = EvidentlyReporter(Path({str(tmp_path)!r})).report(TASK, a_window(60, 1), a_window(60, 2), at=NOON)
+import evidently, threading
+[thread.join(5) for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+print(len(metrics) > 5, asked)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "DO_NOT_TRACK"}  # noqa: TID251
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", make], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert told.stdout.strip().splitlines()[-1] == "True []"
+
+
 def test_the_module_is_light_until_a_report_is_made() -> None:
     check = "import sys, holdfast.backends.evidently_reports; sys.exit('evidently' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
@@ -133,7 +171,7 @@ def test_sets_and_spans_are_compared_by_size_and_presence_and_judged_by_both_mea
 
 def test_single_labels_have_a_panel_of_their_accuracy(tmp_path: Path) -> None:
     EvidentlyReporter(tmp_path).report(TASK, worded(60, 1), worded(60, 2), at=NOON)
-    assert "Accuracy on labelled rows" in panels(tmp_path)
+    assert "Accuracy, on labelled rows and estimated" in panels(tmp_path)
 
 
 def panels(home: Path) -> str:

@@ -34,7 +34,9 @@ class NoRegistry:
 class NoReporter:
     """A reporter without a page."""
 
-    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
+    def report(
+        self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime, figures: Mapping[str, float] | None = None
+    ) -> tuple[Mapping[str, float], str]:
         """No metric, no page."""
         return {}, ""
 

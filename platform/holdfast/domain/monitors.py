@@ -24,7 +24,7 @@ from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.records import canonical
 from holdfast.domain.scorers import NAMES, NO_BIN, Scorers, capture_bins, error_bins
 from holdfast.domain.statistics import e_detector
-from holdfast.domain.statistics.conformal import p_values, tie_of
+from holdfast.domain.statistics.conformal import p_values, ties_of
 from holdfast.domain.tasks import MonitoringPolicy
 
 MonitorName = Literal["embedding", "label_mix", "confidence", "quality"]
@@ -168,9 +168,8 @@ class _Events:
     def of(cls, name: str, captures: Sequence[Capture], bins: NDArray[np.int64]) -> _Events:
         good = (bins != NO_BIN).all(axis=1)
         kept = [capture for capture, fine in zip(captures, good, strict=True) if fine]
-        ties = [[tie_of(c.capture_id, name, str(j)) for j in range(bins.shape[1])] for c in kept]
-        shape = (len(kept), bins.shape[1])
-        return cls(bins[good], np.array(ties, dtype=np.float64).reshape(shape), [c.seq for c in kept], int((~good).sum()))
+        ties = ties_of([f"{c.capture_id}\x1f{name}" for c in kept], bins.shape[1])
+        return cls(bins[good], ties, [c.seq for c in kept], int((~good).sum()))
 
 
 def _fresh(scorers: Scorers, name: str) -> MonitorState:
@@ -194,7 +193,7 @@ def _advance(state: MonitorState, events: _Events, policy: MonitoringPolicy) -> 
         return dataclasses.replace(state, skipped=skipped)
     ranked = [p_values(c, b, t) for c, b, t in zip(state.counts, events.bins.T, events.ties.T, strict=True)]
     p = np.column_stack([one[0] for one in ranked])  # [n, components]
-    if state.detector.log_r.shape[1] == len(e_detector.RATIOS):
+    if state.detector.total.shape[1] == len(e_detector.RATIOS):
         bets, weights = e_detector.odds_bets(p, _error_rates(state.counts[0], events.bins[:, 0])), state.weights
     else:
         learned, weights = e_detector.learned_bets(p, state.weights)

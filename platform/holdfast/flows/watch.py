@@ -15,7 +15,8 @@ import numpy as np
 from holdfast.domain import monitors, scorers
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, LabelledCapture
-from holdfast.domain.drift import DriftReport
+from holdfast.domain.drift import DriftReport, figures_of
+from holdfast.domain.estimates import estimate_accuracy
 from holdfast.domain.ids import AdapterDigest, AlertId, ReportId, TaskName, derive
 from holdfast.domain.monitors import MonitorSet, MonitorState
 from holdfast.domain.routing import COUNTED_ROUTES, Assignment
@@ -94,8 +95,11 @@ def report(house: House, task: TaskName) -> DriftReport | None:
     first, last, now = captures[0].seq, captures[-1].seq, house.clock()
     labels = {str(row.capture.capture_id): row.label.value for row in house.log.labelled_since(task, first)}
     current = window_of(captures, labels)
+    reference = house.adapters.reference(seen.adapter_digest)
+    told = estimate_accuracy(reference, scorers_of(house.adapters, seen.adapter_digest), current)
+    figures = figures_of(seen.readings, told)
     try:
-        metrics, path = house.reporter.report(task, house.adapters.reference(seen.adapter_digest).calibration, current, at=now)
+        metrics, path = house.reporter.report(task, reference.calibration, current, at=now, figures=figures)
     except HoldfastError as failed:  # undecided: never an alarm, and never tried on the same rows for ever
         _report_done(house, seen, last, now, failed=failed.message)
         return None
@@ -104,6 +108,7 @@ def report(house: House, task: TaskName) -> DriftReport | None:
         task=task, adapter_digest=seen.adapter_digest, first_seq=first, last_seq=last, row_count=len(captures),
         labelled_count=sum(label is not None for label in current.labels), created_at=now,
         metrics={name: value for name, value in metrics.items() if np.isfinite(value)}, html_path=path,
+        estimate=told,
     )  # fmt: skip
     _report_done(house, seen, last, now, made=made)
     return made

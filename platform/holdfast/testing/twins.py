@@ -129,6 +129,7 @@ class ReportCall:
     reference: WindowRows
     current: WindowRows
     at: datetime
+    figures: Mapping[str, float]
 
 
 class ListReporter:
@@ -138,9 +139,11 @@ class ListReporter:
         self.metrics = dict(metrics if metrics is not None else {"drifted_share": 0.0})
         self.calls: list[ReportCall] = []
 
-    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
+    def report(
+        self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime, figures: Mapping[str, float] | None = None
+    ) -> tuple[Mapping[str, float], str]:
         """See the port."""
-        self.calls.append(ReportCall(task=task, reference=reference, current=current, at=at))
+        self.calls.append(ReportCall(task=task, reference=reference, current=current, at=at, figures=dict(figures or {})))
         return dict(self.metrics), f"reports/{task}-{len(self.calls)}.html"
 
 

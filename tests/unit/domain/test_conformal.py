@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from holdfast.domain.statistics.conformal import bins_of, edges_of, p_values, tie_of
+from holdfast.domain.statistics.conformal import bins_of, edges_of, p_values, ties_of
 
 
 def _p_of(scores: NDArray[np.float64], calibration: int, bins: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -72,11 +72,13 @@ def test_more_rows_than_one_chunk_are_ranked_as_one_stream() -> None:
     assert whole.tolist() == one_by_one
 
 
-def test_ties_are_uniform_strictly_inside_and_differ_between_monitors() -> None:
-    ties = np.array([tie_of(f"request-{n}", "quality") for n in range(2_000)])
-    assert stats.kstest(ties, "uniform").pvalue > 0.001
+def test_ties_are_uniform_strictly_inside_and_differ_between_keys_and_components() -> None:
+    ties = ties_of([f"request-{n}" for n in range(2_000)], 3)
+    assert all(stats.kstest(column, "uniform").pvalue > 0.001 for column in ties.T)
     assert ties.min() > 0 and ties.max() < 1
-    assert tie_of("request-1", "quality") != tie_of("request-1", "confidence")
+    assert len(np.unique(ties)) == ties.size
+    assert ties_of(["request-7"], 3).tolist() == ties[7:8].tolist()
+    assert ties_of([], 3).shape == (0, 3)
 
 
 def test_edges_of_nothing_finite_are_none() -> None:

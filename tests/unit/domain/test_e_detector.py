@@ -66,6 +66,30 @@ def test_a_restart_at_any_point_goes_on_bit_for_bit(cut: int, seed: int) -> None
     assert _same(whole, advance(part, bets[cut:], seqs[cut:], 4.0))
 
 
+def test_a_state_from_before_the_sums_goes_on_as_it_would_have() -> None:
+    """Such a state held log R and the CUSUM themselves."""
+    p = np.random.default_rng(3).beta(0.6, 1.0, (120, 2))
+    half = advance(fresh(2, 16), step_bets(p[:60]), range(1, 61), 50.0)
+    old = {"log_r": (half.total + half.anchor).tolist(), "cusum": half.cusum.tolist(), "start": half.start.tolist(), "event_count": 60,
+           "evidence": half.evidence, "alarm_seq": 0, "onset_seq": 0}  # fmt: skip
+    one, other = (advance(d, step_bets(p[60:]), range(61, 121), 50.0) for d in (half, load(old)))
+    assert other.evidence == pytest.approx(one.evidence, rel=1e-12)
+    assert other.cusum == pytest.approx(one.cusum, abs=1e-9) and (other.start == one.start).all()
+
+
+@given(st.integers(0, 200), st.floats(0.3, 1.2))
+@settings(max_examples=40, deadline=None)
+def test_the_alarm_comes_at_the_event_at_which_one_at_a_time_reaches_the_threshold(seed: int, shape: float) -> None:
+    p, threshold = np.random.default_rng(seed).beta(shape, 1.0, (150, 2)), 5.0
+    whole, by_hand, seen = advance(fresh(2, 16), step_bets(p), range(1, 151), threshold), fresh(2, 16), []
+    for i, bets in enumerate(step_bets(p), start=1):
+        by_hand = advance(by_hand, bets[None], [i], np.inf)
+        seen.append(by_hand.evidence)
+    first = next((i for i, value in enumerate(seen, start=1) if value >= threshold), 0)
+    assert whole.alarm_seq == first
+    assert whole.evidence == (max(seen[first - 1 :]) if first else seen[-1])
+
+
 def test_a_change_is_found_soon_and_its_onset_is_near() -> None:
     random = np.random.default_rng(6)
     p = np.concatenate([random.random((1_000, 1)), random.beta(0.3, 1.0, (400, 1))])

@@ -24,7 +24,9 @@ from holdfast.testing.twins import ListReporter
 class BrokenReporter:
     """A reporter whose library fails."""
 
-    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
+    def report(
+        self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime, figures: Mapping[str, float] | None = None
+    ) -> tuple[Mapping[str, float], str]:
         """See the port."""
         raise PartUnavailable(part="Evidently", reason="the column is constant")
 
@@ -173,6 +175,12 @@ def test_a_report_is_made_of_each_full_window_with_the_labels_that_are_known() -
     assert made is not None
     assert (made.first_seq, made.last_seq, made.row_count, made.labelled_count) == (1, 100, 100, 20)
     assert len(house.reporter.calls[0].reference) == 400
+    figures = house.reporter.calls[0].figures
+    assert figures.keys() == {"evidence of embedding", "evidence of label_mix", "evidence of confidence", "evidence of quality",
+                              "estimated accuracy"}  # fmt: skip
+    assert all(0 <= value < 1 for value in figures.values())
+    assert made.estimate is not None and (made.estimate.row_count, made.estimate.label_count) == (100, 20)
+    assert made.estimate.value is not None and made.estimate.lower < 0.92 < made.estimate.upper
     assert report(house, TASK) is None
     send(house, a_stream(50, 15, digest=digest))
     second = report(house, TASK)

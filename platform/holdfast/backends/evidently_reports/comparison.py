@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 QUALITY = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1Score": "f1"}
 
 
-def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
-    """Drift of every usable column; quality too where enough rows of both windows are labelled."""
+def run_comparison(comparison: Comparison, at: datetime, figures: Mapping[str, float]) -> Snapshot:
+    """Figures of ours, drift of every usable column; quality too where enough rows of both windows are labelled."""
     silence()
     from evidently import DataDefinition, Dataset, MulticlassClassification, Report
     from evidently.presets import ClassificationQuality, ClassificationQualityByLabel, DataDriftPreset
+
+    from holdfast.backends.evidently_reports.statistic import COLUMN, HoldfastStatistic
 
     drift = DataDriftPreset(
         columns=list(comparison.columns),
@@ -35,8 +38,10 @@ def run_comparison(comparison: Comparison, at: datetime) -> Snapshot:
         numerical_descriptors=[c for c in comparison.columns if c in NUMBERS[1:]],
         classification=[MulticlassClassification(target="target", prediction_labels="prediction")] if judged else None,
     )
-    presets = [drift, ClassificationQuality(), ClassificationQualityByLabel()] if judged else [drift]
-    current, reference = (_data(Dataset, table, definition) for table in (comparison.current, comparison.reference))
+    own = [HoldfastStatistic(figure=name) for name in figures]
+    presets = [*own, drift, *((ClassificationQuality(), ClassificationQualityByLabel()) if judged else ())]
+    carried = {COLUMN + name: value for name, value in figures.items()}
+    current, reference = (_data(Dataset, table.assign(**carried), definition) for table in (comparison.current, comparison.reference))
     return Report(presets, include_tests=False).run(current, reference, timestamp=at)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import tempfile
 import threading
 import warnings
@@ -33,14 +34,16 @@ class EvidentlyReporter:
         self._home = home
         self._lock = threading.Lock()
 
-    def report(self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime) -> tuple[Mapping[str, float], str]:
+    def report(
+        self, task: TaskName, reference: WindowRows, current: WindowRows, *, at: datetime, figures: Mapping[str, float] | None = None
+    ) -> tuple[Mapping[str, float], str]:
         """Finite metrics by stable name, and the page's path relative to the home. A window that cannot be compared gives no metric.
 
         Names: `rows.reference|current|labelled`; `drift.COLUMN` and `threshold.COLUMN` (Jensen-Shannon distances, 0..0.833) for
         prediction, confidence, text_length, word_count, non_letter_share, unseen_word_share, embedding_pc1 to 5; `drift.embedding`
         (the largest of those five); `drift.share_columns`; `quality.accuracy|precision|recall|f1` where 30 rows are labelled.
         Of sets and spans: prediction is the leading label, answer_size and `says LABEL` (of frequent labels) are columns too, and
-        quality has accuracy and f1 alone.
+        quality has accuracy and f1 alone. ``figures``, name to value, stand in the page and the run as metrics of their own.
 
         Raises:
             StorageRefused: when the page cannot be written.
@@ -48,25 +51,26 @@ class EvidentlyReporter:
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Evidently, its plots and its legacy pydantic warn on every import and run
             metrics: dict[str, float] = {"rows.reference": float(len(reference)), "rows.current": float(len(current))}
-            snapshot, reason = self._run(task, reference, current, at, metrics)
+            snapshot, reason = self._run(task, (reference, current), at, metrics, figures or {})
             try:
                 return metrics, self._write(task, at, snapshot, reason, several=of_several((*reference.predictions, *current.predictions)))
             except OSError as error:
                 raise StorageRefused(place=str(self._home / "reports"), reason=error.strerror or str(error)) from error
 
     def _run(
-        self, task: TaskName, reference: WindowRows, current: WindowRows, at: datetime, metrics: dict[str, float]
+        self, task: TaskName, windows: tuple[WindowRows, WindowRows], at: datetime, metrics: dict[str, float], figures: Mapping[str, float]
     ) -> tuple[Snapshot | None, str]:
         """The finished comparison, or why there is none."""
         from holdfast.backends.evidently_reports.columns import MIN_ROWS, compare
         from holdfast.backends.evidently_reports.comparison import measures, run_comparison
 
+        reference, current = windows
         if min(len(reference), len(current)) < MIN_ROWS:
             return None, f"{len(reference)} reference rows and {len(current)} current ones; {MIN_ROWS} of each are needed to compare"
         try:
             comparison = compare(reference, current)
             metrics["rows.labelled"] = float(comparison.labelled_count)
-            snapshot = run_comparison(comparison, at)
+            snapshot = run_comparison(comparison, at, {name: value for name, value in figures.items() if math.isfinite(value)})
             metrics.update(measures(snapshot, comparison))
         except Exception as error:  # whatever it is that Evidently dislikes in a window, a report is no reason to stop watching
             log.warning("report.failed", task=task, error=f"{type(error).__name__}: {error}"[:300])

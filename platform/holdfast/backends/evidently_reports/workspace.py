@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.backends.evidently_reports.quiet import silence
+from holdfast.domain.drift import ESTIMATED, EVIDENCE
+from holdfast.domain.scorers import NAMES
 
 if TYPE_CHECKING:
     from evidently.core.report import Snapshot
@@ -47,11 +49,17 @@ def _create(workspace: Any, task: str, *, several: bool) -> Any:
         "Drift of the answers (Jensen-Shannon distance)": ("prediction", "confidence", *(("answer_size",) if several else ())),
         "Drift of the inputs (Jensen-Shannon distance)": inputs,
     }
+    monitors = [PanelMetric(metric="HoldfastStatistic", metric_labels={"figure": EVIDENCE + name}, legend=name) for name in NAMES]
+    title = "Evidence of the monitors (1 is an alarm)"
+    project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=monitors, plot_params={"plot_type": "line"}))
     for title, columns in panels.items():
         values = [PanelMetric(metric="ValueDrift", metric_labels={"column": column}, legend=column) for column in columns]
         project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=values, plot_params={"plot_type": "line"}))
     if not several:  # Evidently does not judge sets and spans, and an empty panel would say that nothing is labelled
-        accuracy = [PanelMetric(metric="Accuracy", legend="accuracy")]
-        title = "Accuracy on labelled rows"
+        accuracy = [
+            PanelMetric(metric="Accuracy", legend="on labelled rows"),
+            PanelMetric(metric="HoldfastStatistic", metric_labels={"figure": ESTIMATED}, legend="estimated"),
+        ]
+        title = "Accuracy, on labelled rows and estimated"
         project.dashboard.add_panel(DashboardPanelPlot(title=title, size="full", values=accuracy, plot_params={"plot_type": "line"}))
     return project

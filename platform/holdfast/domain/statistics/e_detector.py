@@ -12,7 +12,6 @@ reset of the strongest bet.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 
 EMPTY = -1e300
 """Stands for log 0: finite, so that it survives JSON, and far below any evidence."""
+SLACK = 1e-9
+"""Rounding that the bound of `_joined` allows for, relative to logarithms of at most thousands."""
 STEPS: tuple[tuple[float, float], ...] = (
     (0.01, 0.08), (0.01, 0.35), (0.05, 0.15), (0.05, 0.45), (0.2, 0.35), (0.2, 0.65), (0.5, 0.62), (0.5, 0.8),
 )  # fmt: skip
@@ -38,14 +39,20 @@ PRIOR = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detector:
-    """What a detector of J components with K bets each remembers. Serialised and read back, it goes on bit for bit."""
+    """What a detector of J components with K bets each remembers. Serialised and read back, it goes on bit for bit.
 
-    log_r: NDArray[np.float64]
-    """[J, K]"""
-    cusum: NDArray[np.float64]
-    """[J, K], the CUSUM beside each bet."""
+    With S_n the sum of a bet's logarithms, ``log R_n = S_n + log sum of exp(-S_i) over i < n`` and the CUSUM is S_n less the least S_i
+    of i < n: running sums and running minima, which come out the same in whatever portions the events are read.
+    """
+
+    total: NDArray[np.float64]
+    """[J, K], S_n."""
+    anchor: NDArray[np.float64]
+    """[J, K], the logarithm of that sum of exp(-S_i)."""
+    least: NDArray[np.float64]
+    """[J, K], the least S_i of i < n."""
     start: NDArray[np.int64]
-    """[J, K], capture seq at which that CUSUM last left zero."""
+    """[J, K], capture seq at which the CUSUM last left zero."""
     event_count: int = 0
     evidence: float = EMPTY
     """Log of the joined detector now; of its highest value since the alarm, after one."""
@@ -54,11 +61,16 @@ class Detector:
     onset_seq: int = 0
     """Where the change most likely began; fixed at the alarm."""
 
+    @property
+    def cusum(self) -> NDArray[np.float64]:
+        """[J, K], the CUSUM beside each bet; below zero where the last event spoke against a change."""
+        return self.total - self.least
+
 
 def fresh(components: int, bets: int) -> Detector:
     """A detector that has seen nothing."""
     shape = (components, bets)
-    return Detector(log_r=np.full(shape, EMPTY), cusum=np.zeros(shape), start=np.zeros(shape, dtype=np.int64))
+    return Detector(total=np.zeros(shape), anchor=np.full(shape, EMPTY), least=np.zeros(shape), start=np.zeros(shape, dtype=np.int64))
 
 
 def step_bets(p: NDArray[np.float64], *, two_sided: bool = True) -> NDArray[np.float64]:
@@ -92,15 +104,17 @@ def learned_bets(p: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[
 
     Finds changes that move p-values to the middle, such as one common label crowding out the others.
     """
-    weights = weights.copy()
-    rows = np.arange(p.shape[1])
+    from scipy.signal import lfilter  # takes most of a second to import, and only who watches needs it
+
+    if not len(p):
+        return np.empty((*p.shape, 1)), weights
     cells = np.minimum((p * CELLS).astype(np.int64), CELLS - 1)  # [n, J]
-    density = np.empty(p.shape)
-    for i, cell in enumerate(cells):
-        density[i] = (weights[rows, cell] + PRIOR) / (weights.sum(axis=1) + PRIOR * CELLS) * CELLS
-        weights *= FORGET
-        weights[rows, cell] += 1.0
-    return np.log(density)[..., None], weights
+    hits = (cells[..., None] == np.arange(CELLS)).astype(np.float64)  # [n, J, CELLS]
+    after = lfilter([1.0], [1.0, -FORGET], hits, axis=0, zi=FORGET * weights[None])[0]
+    before = np.concatenate([weights[None], after[:-1]])
+    held = np.take_along_axis(before, cells[..., None], axis=2)[..., 0]
+    density = (held + PRIOR) / (before.sum(axis=2) + PRIOR * CELLS) * CELLS
+    return np.log(density)[..., None], after[-1]
 
 
 def advance(detector: Detector, log_bets: NDArray[np.float64], seqs: Sequence[int], log_threshold: float) -> Detector:
@@ -114,21 +128,55 @@ def advance(detector: Detector, log_bets: NDArray[np.float64], seqs: Sequence[in
     """
     if not np.isfinite(log_bets).all():
         raise ValueError("a bet is not finite")
-    log_r, cusum, start = detector.log_r, detector.cusum, detector.start
-    evidence, alarm_seq, onset_seq = detector.evidence, detector.alarm_seq, detector.onset_seq
-    share = np.log(log_r.size)  # J components at 1/J, each a mean over K bets
-    for bets, seq in zip(log_bets, seqs, strict=True):
-        log_r = np.logaddexp(log_r, 0.0) + bets
-        start = np.where(cusum <= 0.0, seq, start)
-        cusum = np.maximum(cusum, 0.0) + bets
-        now = float(np.logaddexp.reduce(log_r, axis=1).max() - share)
-        evidence = max(evidence, now) if alarm_seq else now
-        if not alarm_seq and now >= log_threshold:
-            alarm_seq, onset_seq = seq, onset_of(cusum, start)
-    return dataclasses.replace(
-        detector, log_r=log_r, cusum=cusum, start=start, event_count=detector.event_count + len(seqs),
-        evidence=evidence, alarm_seq=alarm_seq, onset_seq=onset_seq,
+    if not len(seqs):
+        return detector
+    total = np.cumsum(np.concatenate([detector.total[None], log_bets]), axis=0)  # [n + 1, J, K], S before the first event and after each
+    anchor = np.logaddexp.accumulate(np.concatenate([detector.anchor[None], -total[:-1]]), axis=0)[1:]
+    least = np.minimum.accumulate(np.concatenate([detector.least[None], total[:-1]]), axis=0)  # [n + 1, J, K], as it is known after each
+    now = _joined(total[1:] + anchor, detector.evidence if detector.alarm_seq else log_threshold)
+    track, count = _Track(total, least, np.asarray(seqs, dtype=np.int64), detector.start), len(seqs)
+    evidence, alarm_seq, onset_seq, first = float(now[-1]), detector.alarm_seq, detector.onset_seq, 0
+    if not alarm_seq and (now >= log_threshold).any():
+        first = int((now >= log_threshold).argmax())
+        alarm_seq, onset_seq = int(seqs[first]), onset_of(total[first + 1] - least[first + 1], track.start_at(first))
+        evidence = float(now[first:].max())
+    elif alarm_seq:
+        evidence = max(detector.evidence, float(now.max()))
+    return Detector(
+        total=total[-1], anchor=anchor[-1], least=least[-1], start=track.start_at(count - 1),
+        event_count=detector.event_count + count, evidence=evidence, alarm_seq=alarm_seq, onset_seq=onset_seq,
     )  # fmt: skip
+
+
+def _joined(log_r: NDArray[np.float64], level: float) -> NDArray[np.float64]:
+    """Log [n] of the joined detector from log_r [n, J, K]: J components at 1/J, each a mean over K.
+
+    Exact for the last event and wherever it may reach ``level``; elsewhere minus infinity. It is at most the largest of log_r less
+    log J, which is found without logarithms.
+    """
+    needed = log_r.max(axis=(1, 2)) - np.log(log_r.shape[1]) >= level - SLACK
+    needed[-1] = True
+    found = np.full(len(log_r), -np.inf)
+    found[needed] = np.logaddexp.reduce(log_r[needed], axis=2).max(axis=1) - np.log(log_r[0].size)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Track:
+    """Where each CUSUM left zero, while n events pass."""
+
+    total: NDArray[np.float64]
+    least: NDArray[np.float64]
+    """Both [n + 1, J, K], before the first event and after each."""
+    seqs: NDArray[np.int64]
+    start: NDArray[np.int64]
+    """[J, K], before the first event."""
+
+    def start_at(self, i: int) -> NDArray[np.int64]:
+        """[J, K], after event ``i`` of these."""
+        at_zero = self.total[: i + 1] <= self.least[: i + 1]  # [i + 1, J, K]: the CUSUM stood at zero when the event came
+        last = i - at_zero[::-1].argmax(axis=0)
+        return np.where(at_zero.any(axis=0), self.seqs[last], self.start)
 
 
 def onset_of(cusum: NDArray[np.float64], start: NDArray[np.int64]) -> int:
@@ -139,18 +187,18 @@ def onset_of(cusum: NDArray[np.float64], start: NDArray[np.int64]) -> int:
 
 def dump(detector: Detector) -> dict[str, Any]:
     """Plain JSON values; floats keep every bit."""
-    arrays = {name: getattr(detector, name).tolist() for name in ("log_r", "cusum", "start")}
+    arrays = {name: getattr(detector, name).tolist() for name in ("total", "anchor", "least", "start")}
     return arrays | {name: getattr(detector, name) for name in ("event_count", "evidence", "alarm_seq", "onset_seq")}
 
 
 def load(plain: Mapping[str, Any]) -> Detector:
-    """The detector that ``dump`` gave."""
+    """The detector that ``dump`` gave, also before it kept sums."""
+    if "log_r" in plain:
+        anchor, least = np.array(plain["log_r"], dtype=np.float64), -np.array(plain["cusum"], dtype=np.float64)
+        total = np.zeros_like(anchor)
+    else:
+        total, anchor, least = (np.array(plain[name], dtype=np.float64) for name in ("total", "anchor", "least"))
     return Detector(
-        log_r=np.array(plain["log_r"], dtype=np.float64),
-        cusum=np.array(plain["cusum"], dtype=np.float64),
-        start=np.array(plain["start"], dtype=np.int64),
-        event_count=int(plain["event_count"]),
-        evidence=float(plain["evidence"]),
-        alarm_seq=int(plain["alarm_seq"]),
-        onset_seq=int(plain["onset_seq"]),
-    )
+        total=total, anchor=anchor, least=least, start=np.array(plain["start"], dtype=np.int64), event_count=int(plain["event_count"]),
+        evidence=float(plain["evidence"]), alarm_seq=int(plain["alarm_seq"]), onset_seq=int(plain["onset_seq"]),
+    )  # fmt: skip
