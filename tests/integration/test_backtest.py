@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.cli import run
+from holdfast.testing.tiny_model import make_tiny_model
 from holdfast.testing.traffic import history, stream
 
 ROWS, CHANGE = 900, 250
@@ -67,3 +68,49 @@ def test_a_file_without_times_is_refused_with_its_columns(tmp_path: Path, capsys
 
 def test_a_share_above_one_is_wrong_usage(tmp_path: Path) -> None:
     assert run(["backtest", str(tmp_path / "x.csv"), "--label-share", "2"]) == 2
+
+
+@pytest.fixture
+def dated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tickets an hour apart, on a tiny base in the place of MiniLM."""
+    path, sha256 = make_tiny_model(tmp_path / "tiny")
+    monkeypatch.setenv("HOLDFAST_BASES", json.dumps({"minilm": {"path": path, "sha256": sha256}}))
+    rows = (f"{json.dumps(t.text)[1:-1]}\t{t.label}\t{1767225600 + 3600 * n}" for n, t in enumerate(history(5, 800)))
+    (tmp_path / "tickets.tsv").write_text("\n".join(["text\tlabel\ttime", *rows]))
+    return tmp_path / "tickets.tsv"
+
+
+def policy(folder: Path, name: str, *lines: str, task: str = "tickets", labels: str = "[billing, refund]") -> str:
+    text = "\n".join([f"task: {task}", f"labels: {labels}", "floor: 0.0", "promotion: {min_holdout_rows: 20}", *lines])
+    (folder / name).write_text(f"{text}\n")
+    return str(folder / name)
+
+
+def test_a_policy_compared_with_its_copy_makes_no_difference(dated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (policy(tmp_path, name, "retraining: {rung: head}") for name in ("a.yaml", "b.yaml"))
+    arguments = ["backtest", str(dated), "--warmup-share", "0.5", "--periods", "4", "--compare", a, b]
+    assert run([*arguments, "--json", str(tmp_path / "out.json"), "--html", str(tmp_path / "out.html")]) == 0
+    assert "No difference" in " ".join(capsys.readouterr().out.split())
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert set(result) == {"a", "b", "difference", "decisions", "summary", "replays"}
+    assert (result["a"]["policy"], result["b"]["policy"], result["difference"]["mean"]) == ("a.yaml", "b.yaml", 0.0)
+    page = (tmp_path / "out.html").read_text()
+    assert "the loop under B" in page
+    assert "http" not in page
+
+
+def test_contracts_of_two_tasks_are_not_compared(dated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = policy(tmp_path, "a.yaml"), policy(tmp_path, "b.yaml", labels="[billing, sales]")
+    assert run(["backtest", str(dated), "--compare", a, b]) == 1
+    assert "they differ in labels" in capsys.readouterr().err
+
+
+def test_a_contract_that_is_not_there_is_named(dated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["backtest", str(dated), "--compare", policy(tmp_path, "a.yaml"), str(tmp_path / "no.yaml")]) == 1
+    assert "no.yaml" in capsys.readouterr().err
+
+
+def test_two_ways_to_name_a_policy_are_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = policy(tmp_path, "a.yaml")
+    assert run(["backtest", str(tmp_path / "x.csv"), "--policy", a, "--compare", a, a]) == 2
+    assert "--compare names both policies" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,9 +12,11 @@ from rich.console import Console
 
 from holdfast.api.console.plots import score_plot, sparkline
 from holdfast.api.series import WindowPoint
-from holdfast.backends.backtest_page import figure, page
+from holdfast.backends.backtest_page import comparison_page, figure, page
+from holdfast.cli.backtest_compare import show_comparison
 from holdfast.cli.backtest_plot import show
-from holdfast.domain.backtest import Backtest, Period, Totals
+from holdfast.domain.backtest import Backtest, Outcome, Period, Totals
+from holdfast.domain.comparison import Comparison, Decision, Replay, compare
 from holdfast.domain.records import to_plain
 from holdfast.domain.tasks import Metric
 from holdfast.testing.clock import NOON
@@ -81,3 +84,26 @@ def test_the_plot_of_a_task_names_the_metric_of_its_contract() -> None:
     drawn = score_plot(points(timedelta(days=3)), contract, []) + sparkline(points(timedelta(days=3)), 0.85, "f1")
     assert drawn.count('aria-label="Mean F1 ') == 2
     assert "ccuracy" not in drawn
+
+
+def comparison() -> Comparison:
+    """Two replays of a hundred events; A opens an alert at event 20, B does so ten events later and is held."""
+    outcomes = [tuple(Outcome(float(n % 5 > 0 or n % better == 0), 0.0, 1.0) for n in range(100)) for better in (7, 3)]
+    alert = Decision(kind="alert", said="quality <b>", event_index=20, at=NOON)
+    held = Decision(kind="retraining held", said="3 more labels", event_index=40, at=NOON)
+    decided = ((alert,), (replace(alert, event_index=30), held))
+    replays = [
+        Replay(result=backtest(timedelta(days=30)), decisions=d, outcomes=o, cpu_seconds=2.5)
+        for d, o in zip(decided, outcomes, strict=True)
+    ]
+    return compare(("a.yaml", "b.yaml"), replays[0], replays[1])
+
+
+def test_a_comparison_tells_each_decision_on_its_page_and_on_the_terminal() -> None:
+    result = comparison()
+    console = Console(record=True, file=io.StringIO(), width=200)
+    show_comparison(result, console, title="history.csv")
+    for told in (comparison_page(result, title="history.csv"), console.export_text()):
+        for words in ("B 10 events later", "only in B", "3 more labels", "a.yaml", "b.yaml", result.summary):
+            assert words in told
+    assert "<b>" not in comparison_page(result, title="x").split("<h2>Decisions")[1]

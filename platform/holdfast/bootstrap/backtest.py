@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast import __version__
-from holdfast.backends.backtest_page import write_page
+from holdfast.backends.backtest_page import write_comparison, write_page
 from holdfast.backends.backtest_parts import NoDoorbell, NoRegistry, NoReporter
 from holdfast.backends.contract_file import read_contract
 from holdfast.backends.example_files import read_history
@@ -14,11 +14,15 @@ from holdfast.flows.backtest_stage import ReplayClock, Stage
 from holdfast.ports import House
 from holdfast.settings import Settings
 
-__all__ = ["for_backtest", "read_contract", "read_history", "write_page"]
+__all__ = ["for_backtest", "read_contract", "read_history", "write_comparison", "write_page"]
 
 
-def for_backtest(settings: Settings, folder: Path) -> Stage:
-    """SQLite, stores and trainings in ``folder``; registry, reports and doorbell are left out, for they decide nothing."""
+def for_backtest(settings: Settings, folder: Path, *, cache: Path | None = None) -> Stage:
+    """SQLite, stores and trainings in ``folder``; registry, reports and doorbell are left out, for they decide nothing.
+
+    Args:
+        cache: folder of pooled vectors that several stages share, so that a text is embedded once; absent: one in ``folder``.
+    """
     from holdfast.backends.adapter_store import FolderAdapterStore
     from holdfast.backends.lora import LocalTrainer
     from holdfast.backends.snapshot_store import ParquetSnapshotStore
@@ -33,7 +37,7 @@ def for_backtest(settings: Settings, folder: Path) -> Stage:
         snapshots_path=snapshots.path,
         champion_folder=adapters.folder,
         bases=base_paths(settings),
-        cache_folder=folder / "cache",
+        cache_folder=cache or folder / "cache",
     )
     house = House(
         unit_of_work=database.unit_of_work,

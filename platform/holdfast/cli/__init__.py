@@ -51,7 +51,7 @@ def root(
 
 for _noun in (home, fleet, tasks, data, loop, trials, reviews, predictions, ledger, keys):
     _noun.register(app)
-for _name in ("demo", "backtest"):
+for _name in ("demo", "backtest", "drill"):
     if importlib.util.find_spec(f"holdfast.cli.{_name}") is not None:
         importlib.import_module(f"holdfast.cli.{_name}").register(app)
 

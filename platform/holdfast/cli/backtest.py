@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holdfast.bootstrap import backtest as bootstrap_backtest
+from holdfast.cli.backtest_compare import run_both, show_comparison
 from holdfast.cli.backtest_plot import show
+from holdfast.cli.progress_bar import replay_bar
 from holdfast.domain.backtest import Backtest, ReplayPlan, check_plan, derived_contract, warmup_rows
 from holdfast.domain.datasets import HistoryRow
 from holdfast.domain.records import to_plain
 from holdfast.domain.tasks import Kind, TaskContract
-from holdfast.errors import DataInvalid, StorageRefused
+from holdfast.errors import DataInvalid, RequestInvalid, StorageRefused
 from holdfast.flows.backtest import backtest
 from holdfast.settings import read_settings
 
+Page = Callable[[Path], None]
+"""Writes the page of a result."""
 HELP = """Replay a dated, labelled history and say what the loop would have done.
 
 HISTORY is CSV, TSV, JSONL or Parquet (the text forms also gzipped), one row per event, with a text, a label and a time. The oldest
@@ -33,6 +38,9 @@ Without --policy the rung is `head` (a classifier on the frozen embedding; minut
 cool-down, and drift of the inputs alone may start a retraining. With --policy FILE (a task contract) its monitoring, retraining and
 promotion policy, base and token limit are used, so `rung: lora` or `smallest` replays what those would do; its labels are replaced by
 those of the warm-up, and new ones are allowed.
+
+With --compare A B (two contracts of one task) the history is replayed under both, and their decisions stand side by side: the same,
+earlier or later, or taken by one alone; with the difference of their answers, event by event, and its 95% interval.
 
 Sets of labels (--kind multi-label) and spans (--kind extraction) are scored by the mean F1 of a row, unless a policy's metric says
 otherwise; the quality monitor counts answers that are wrong anywhere.
@@ -58,21 +66,36 @@ def _command(  # noqa: PLR0917 - one parameter per option
     policy: Annotated[Path | None, typer.Option(help="A task contract, for its policies.")] = None,
     seed: Annotated[int, typer.Option(help="Decides which labels become known.")] = 0,
     periods: Annotated[int, typer.Option(help="Periods of the table, of equal event count.")] = 20,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two task contracts: replay both and say where they decide otherwise.")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON; - writes it to standard output.")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", help="Write a page with the figure.")] = None,
 ) -> None:
     plan = ReplayPlan(warmup_share=warmup_share, label_delay=label_delay, label_share=label_share, seed=seed, period_count=periods)
     check_plan(plan)
+    if policy is not None and compare is not None:
+        raise RequestInvalid(place="--policy", problem="--compare names both policies", remedy="leave --policy out")
     _check_targets(json_out, html_out)
     aside = Console(stderr=True)
     rows = bootstrap_backtest.read_history(history, text=text, label=label, time=time, kind=kind, say=aside.print)
-    contract = contract_for(rows, plan, policy, kind=kind, source=str(history))
-    result = run(rows, contract, plan, aside)
+    title, source = history.name, str(history)
+    if compare is None:
+        one = run(rows, contract_for(rows, plan, policy, kind=kind, source=source), plan, aside)
+        write, tell = partial(bootstrap_backtest.write_page, one, title=title), partial(show, one, Console(), title=title)
+        _deliver(one, write, tell, json_out, html_out)
+        return
+    both = run_both(rows, compare, plan, aside, contract_of=lambda path: contract_for(rows, plan, path, kind=kind, source=source))
+    write, tell = partial(bootstrap_backtest.write_comparison, both, title=title), partial(show_comparison, both, Console(), title=title)
+    _deliver(both, write, tell, json_out, html_out)
+
+
+def _deliver(result: object, write: Page, tell: Callable[[], None], json_out: Path | None, html_out: Path | None) -> None:
     if html_out is not None:
-        bootstrap_backtest.write_page(result, html_out, title=history.name)
-        aside.print(f"The page is {html_out}")
+        write(html_out)
+        Console(stderr=True).print(f"The page is {html_out}")
     if json_out is None or str(json_out) != "-":
-        show(result, Console(), title=history.name)
+        tell()
     if json_out is not None:
         _write_json(result, json_out)
 
@@ -99,14 +122,8 @@ def contract_for(
 
 def run(rows: tuple[HistoryRow, ...], contract: TaskContract, plan: ReplayPlan, aside: Console) -> Backtest:
     """Replay in a folder that is gone afterwards, with a progress bar on ``aside``."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with tempfile.TemporaryDirectory(prefix="holdfast-backtest-") as folder, Progress(*columns, console=aside, transient=True) as bar:
-        job = bar.add_task("training the first version", total=None)
-        stage = bootstrap_backtest.for_backtest(read_settings(), Path(folder))
-        return backtest(
-            stage, contract, rows, plan,
-            lambda done, total: bar.update(job, completed=done, total=total, description="replaying"),
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="holdfast-backtest-") as folder, replay_bar(aside) as say:
+        return backtest(bootstrap_backtest.for_backtest(read_settings(), Path(folder)), contract, rows, plan, say)
 
 
 def _check_targets(*targets: Path | None) -> None:
@@ -116,7 +133,7 @@ def _check_targets(*targets: Path | None) -> None:
             raise StorageRefused(place=str(target), reason="its folder does not exist")
 
 
-def _write_json(result: Backtest, target: Path) -> None:
+def _write_json(result: object, target: Path) -> None:
     text = json.dumps(to_plain(result), indent=2, ensure_ascii=False) + "\n"
     if str(target) == "-":
         print(text, end="")

@@ -16,8 +16,9 @@ import numpy as np
 from holdfast.domain import backtest as arithmetic
 from holdfast.domain.alerts import Alert
 from holdfast.domain.answers import label_counts
-from holdfast.domain.backtest import AlertMark, Backtest, Outcome, PromotionMark, ReplayPlan, RetrainingMark, Totals
+from holdfast.domain.backtest import AlertMark, Backtest, Outcome, Period, PromotionMark, ReplayPlan, RetrainingMark, Totals
 from holdfast.domain.captures import Capture, Label
+from holdfast.domain.comparison import Replay
 from holdfast.domain.datasets import Example, HistoryRow
 from holdfast.domain.ids import AdapterDigest, CaptureId
 from holdfast.domain.retraining import ENDED, Retraining
@@ -25,7 +26,8 @@ from holdfast.domain.routing import ReplicaReport, choose, versions_wanted
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import GateRefused, TrainingFailed
 from holdfast.flows import freeze, promote, record, respond, retrain, roll_out, watch
-from holdfast.flows.backtest_stage import BoundArm, Stage, ask, right
+from holdfast.flows.backtest_decisions import DecisionLog
+from holdfast.flows.backtest_stage import BoundArm, SharedWork, Stage, ask, right, taught_alike
 from holdfast.ports import Question
 
 ACTOR = "backtest"
@@ -42,17 +44,36 @@ def backtest(
 
     Raises RequestInvalid on the plan, DataInvalid on the history, GateRefused when the first version does not pass its gate.
     """
+    return replay(stage, contract, history, plan, say, shared=SharedWork()).result
+
+
+def replay(
+    stage: Stage, contract: TaskContract, history: Sequence[HistoryRow], plan: ReplayPlan, say: Say, *, shared: SharedWork
+) -> Replay:
+    """As ``backtest``, with every decision and event. What ``shared`` holds already is not answered again."""
     arithmetic.check_plan(plan)
     began, warmup = time.monotonic(), arithmetic.warmup_rows(history, plan)
     loop, bound = LoopArm(stage, contract, plan), BoundArm(stage, contract)
     first = loop.begin(history[:warmup])
-    periods = []
+    periods, outcomes, alike = [], [], taught_alike(contract)
     for start, stop in arithmetic.cut(warmup, len(history), plan.period_count):
         rows = history[start:stop]
-        frozen_right = right(ask(stage.engine, first, [row.text for row in rows]), rows, contract.metric)
-        bound_right = bound.answer(history[:start], rows)
+        frozen_right = shared.of(
+            ("frozen", first, contract.metric, start),
+            lambda rows=rows: right(ask(stage.engine, first, [row.text for row in rows]), rows, contract.metric),  # type: ignore[misc]
+        )
+        bound_right = shared.of(("bound", *alike, start), lambda at=start, rows=rows: bound.answer(history[:at], rows))  # type: ignore[misc]
         loop_right = loop.play(rows, lambda done, at=start: say(at + done - warmup, len(history) - warmup))  # type: ignore[misc]
-        periods.append(arithmetic.period_of(rows, [Outcome(*o) for o in zip(loop_right, frozen_right, bound_right, strict=True)]))
+        outcomes += [Outcome(*o) for o in zip(loop_right, frozen_right, bound_right, strict=True)]
+        periods.append(arithmetic.period_of(rows, outcomes[start - warmup :]))
+    result = _result(loop, contract, history, plan, periods, seconds=time.monotonic() - began)
+    return Replay(result=result, decisions=tuple(loop.decisions.found), outcomes=tuple(outcomes), cpu_seconds=loop.cpu_seconds)
+
+
+def _result(
+    loop: LoopArm, contract: TaskContract, history: Sequence[HistoryRow], plan: ReplayPlan, periods: Sequence[Period], *, seconds: float
+) -> Backtest:
+    warmup = arithmetic.warmup_rows(history, plan)
     alerts, retrainings, promotions = loop.marks()
     of_loop, of_frozen, of_bound = arithmetic.accuracies(periods)
     totals = Totals(
@@ -61,7 +82,7 @@ def backtest(
         metric=contract.metric, accuracy_loop=of_loop, accuracy_frozen=of_frozen, accuracy_bound=of_bound,
         share_of_gap=arithmetic.share_of_gap(of_loop, of_frozen, of_bound), alert_count=len(alerts),
         retraining_count=len(retrainings), promotion_count=len(promotions), rung=contract.retraining.rung,
-        run_length_events=contract.monitoring.run_length_events, seconds=round(time.monotonic() - began, 1),
+        run_length_events=contract.monitoring.run_length_events, seconds=round(seconds, 1),
     )  # fmt: skip
     return Backtest(periods=tuple(periods), alerts=alerts, retrainings=retrainings, promotions=promotions, totals=totals)
 
@@ -73,6 +94,8 @@ class LoopArm:
         self.house, self.engine, self.clock = stage.house, stage.engine, stage.clock
         self.contract, self.plan, self.task = contract, plan, contract.task
         self.labels_known = 0
+        self.cpu_seconds = 0.0
+        self.decisions = DecisionLog(stage.house)
         self.first: AdapterDigest | None = None
         self._waiting: list[HistoryRow] = []
         self._seen = 0
@@ -107,11 +130,13 @@ class LoopArm:
         promotion = promote.promote(self.house, self.task, digest=digest, actor=ACTOR, reason="first version")
         self._promoted[promotion.promotion_id] = -1
         self._settle()
+        self.decisions.skip()
         return digest
 
     def play(self, rows: Sequence[HistoryRow], say: Callable[[int], None]) -> list[float]:
         """Answer the rows in their order and let the loop look after every batch; how right each answer was."""
         flags: list[float] = []
+        began = time.process_time()
         for start in range(0, len(rows), self.plan.batch_rows):
             batch = rows[start : start + self.plan.batch_rows]
             self.clock.reach(batch[-1].at)
@@ -119,6 +144,7 @@ class LoopArm:
             self._deliver(batch[-1].index)
             self._look()
             say(len(flags))
+        self.cpu_seconds += time.process_time() - began
         return flags
 
     def _serve(self, batch: Sequence[HistoryRow]) -> list[float]:
@@ -154,6 +180,7 @@ class LoopArm:
         if alert is not None:
             self._opened.setdefault(alert.alert_id, self._seen)
         self._settle()
+        self.decisions.note(self._seen)
 
     def _settle(self) -> None:
         """Everything that needs no further event: trainings, verdicts, promotions, and who answers next."""

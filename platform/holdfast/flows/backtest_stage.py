@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,25 @@ class Stage:
     house: House
     engine: InferenceEngine
     clock: ReplayClock
+
+
+class SharedWork:
+    """How right the arms beside the loop are, kept so that a second replay of the same history need not ask again."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], list[float]] = {}
+
+    def of(self, key: tuple[object, ...], make: Callable[[], list[float]]) -> list[float]:
+        """What was made under the key before, or is made now."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def taught_alike(contract: TaskContract) -> tuple[object, ...]:
+    """All of a contract that says what a training on given rows gives, and how it is scored."""
+    policy = contract.retraining
+    return contract.base, contract.kind, contract.metric, contract.max_tokens, policy.rung, policy.lora
 
 
 class BoundArm:

@@ -16,6 +16,7 @@ import pytest
 
 from holdfast.domain.backtest import Backtest, ReplayPlan, derived_contract
 from holdfast.domain.captures import Prediction
+from holdfast.domain.comparison import Comparison
 from holdfast.domain.datasets import HistoryRow, SnapshotRow
 from holdfast.domain.ids import AdapterDigest
 from holdfast.domain.records import to_plain
@@ -24,6 +25,7 @@ from holdfast.domain.windows import ReferenceWindow, WindowRows
 from holdfast.errors import DataInvalid, RequestInvalid
 from holdfast.flows.backtest import backtest
 from holdfast.flows.backtest_stage import ReplayClock, Stage
+from holdfast.flows.compare import compare_policies
 from holdfast.ports import Answer, Question
 from holdfast.testing.builders import a_house, a_training_result
 from holdfast.testing.clock import NOON
@@ -115,10 +117,14 @@ def a_history(*, change_at: int | None = None, words_after: dict[str, str] | Non
 
 def replay(history: Sequence[HistoryRow], **fields: Any) -> tuple[Backtest, WordLearner]:
     """The history under the derived contract, in a fresh house of twins."""
-    learner, clock = WordLearner(), ReplayClock()
+    learner = WordLearner()
+    return backtest(a_stage(learner), derived_contract(history[:WARMUP]), history, replace(PLAN, **fields)), learner
+
+
+def a_stage(learner: WordLearner) -> Stage:
+    clock = ReplayClock()
     house = a_house(adapters=learner.adapters, snapshots=learner.snapshots, trainer=CannedTrainer(learner.train), clock=clock)
-    stage = Stage(house=house, engine=WordEngine(learner.answer), clock=clock)
-    return backtest(stage, derived_contract(history[:WARMUP]), history, replace(PLAN, **fields)), learner
+    return Stage(house=house, engine=WordEngine(learner.answer), clock=clock)
 
 
 MOVED = {**WORDS, "help": "billing"}
@@ -189,3 +195,50 @@ def test_a_number_out_of_range_is_refused(fields: dict[str, float]) -> None:
 def test_a_history_that_is_too_short_is_refused() -> None:
     with pytest.raises(DataInvalid, match="100 are needed"):
         replay(a_history()[:200])
+
+
+def compared(history: Sequence[HistoryRow], **retraining: Any) -> tuple[Comparison, tuple[WordLearner, WordLearner]]:
+    """The derived contract beside itself with other fields of its retraining policy, each in a house of its own."""
+    learners, contract = (WordLearner(), WordLearner()), derived_contract(history[:WARMUP])
+    other = replace(contract, retraining=replace(contract.retraining, **retraining))
+    stages = (lambda: a_stage(learners[0]), lambda: a_stage(learners[1]))
+    return compare_policies(stages, (contract, other), history, PLAN), learners
+
+
+def test_a_policy_beside_itself_makes_no_difference() -> None:
+    result, _ = compared(a_history(change_at=CHANGE, words_after=MOVED))
+    assert {pair.kind for pair in result.decisions} >= {"alert", "diagnosis", "retraining requested", "verdict", "promotion"}
+    assert {pair.words for pair in result.decisions} == {"same"}
+    assert result.summary.startswith("No difference")
+    assert result.difference.mean == 0.0
+    assert result.a.accuracy == result.b.accuracy
+
+
+def test_a_policy_that_only_suggests_is_seen_to_hold_back_and_to_answer_worse() -> None:
+    result, _ = compared(a_history(change_at=CHANGE, words_after=MOVED), mode="suggest")
+    words = {kind: {p.words for p in result.decisions if p.kind == kind} for kind in ("alert", "promotion")}
+    assert "same" in words["alert"]
+    assert words["promotion"] == {"only in A"}
+    assert any("only lets it be suggested" in p.b.said for p in result.decisions if p.kind == "retraining held" and p.b)
+    assert result.difference.upper < 0
+    assert "A answers surely better" in result.summary
+    assert (result.a.promotion_count > 0, result.b.retraining_count) == (True, 0)
+
+
+def test_a_policy_that_waits_for_more_labels_spares_the_retraining_that_came_too_early() -> None:
+    result, _ = compared(a_history(change_at=CHANGE, words_after=MOVED), min_labels=130)
+    asked = [p for p in result.decisions if p.kind == "retraining requested"]
+    assert [p.words for p in asked] == ["only in A", "same"]
+    assert (result.a.retraining_count, result.b.retraining_count) == (2, 1)
+    assert "3 are only in A and 0 only in B" in result.summary
+
+
+def test_what_two_policies_have_in_common_is_trained_once() -> None:
+    _, learners = compared(a_history(), mode="suggest")
+    bounds = [sum(plan.key.startswith("bound-") for plan in learner.plans) for learner in learners]
+    assert bounds == [PLAN.period_count, 0]
+
+
+def test_policies_that_train_otherwise_have_a_bound_each() -> None:
+    _, learners = compared(a_history(), rung="lora")
+    assert [sum(plan.key.startswith("bound-") for plan in learner.plans) for learner in learners] == [PLAN.period_count] * 2

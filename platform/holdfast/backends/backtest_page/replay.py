@@ -1,4 +1,4 @@
-"""The page of a backtest: one HTML file without scripts and without anything from outside, with its figure as inline SVG."""
+"""The page of one backtest, and the parts that the page of a comparison has in common with it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from holdfast.domain.backtest import Backtest, Period, date_form
 from holdfast.domain.tasks import titled
 from holdfast.errors import StorageRefused
 
+Lines = list[tuple[str, str, Sequence[Period], str]]
+"""Class, words, periods and attribute of each line of a figure."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 420, 56, 20, 60, 44
 ARMS = (("accuracy_bound", "retrained on all labels", "bound"), ("accuracy_frozen", "frozen first version", "frozen"),
         ("accuracy_loop", "the loop", "loop"))  # fmt: skip
@@ -26,7 +28,7 @@ h1 { font-size:22px; margin:0 0 4px; } h2 { font-size:17px; margin:32px 0 8px; }
 .card b { display:block; font-size:22px; font-variant-numeric:tabular-nums; }
 .figure { overflow-x:auto; } svg { display:block; min-width:680px; width:100%; height:auto; } svg text { fill:var(--soft); font-size:12px; }
 .grid { stroke:var(--line); } .loop { stroke:var(--loop); } .frozen { stroke:var(--frozen); }
-.bound { stroke:var(--bound); stroke-dasharray:5 4; }
+.second { stroke:var(--train); } .bound { stroke:var(--bound); stroke-dasharray:5 4; }
 .arm { fill:none; stroke-width:2.2; } .key { stroke-width:3; } .alert { stroke:var(--alert); stroke-dasharray:2 3; }
 text.alert { fill:var(--alert); stroke:none; font-weight:600; } .train { fill:var(--train); } .refused { fill:none; stroke:var(--train); }
 .promoted { fill:var(--loop); }
@@ -38,9 +40,14 @@ code { font-size:12px; }
 
 def write_page(result: Backtest, path: Path, *, title: str) -> None:
     """Write the page, whole or not at all. Raises StorageRefused."""
+    write(page(result, title=title), path)
+
+
+def write(text: str, path: Path) -> None:
+    """Write a page, whole or not at all. Raises StorageRefused."""
     partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_text(page(result, title=title), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise StorageRefused(place=str(path), reason=error.strerror or str(error)) from error
@@ -61,26 +68,26 @@ def page(result: Backtest, *, title: str) -> str:
         f"{t.labels_new} classes were new. Rung: {t.rung}. On unchanged traffic a false alarm within n events has probability "
         f"at most n / {t.run_length_events:,}. {t.seconds:.0f} seconds."
     )
-    body = [
-        f"<h1>Backtest of {_safe(title)}</h1>", f'<p class="soft">{_safe(facts)}</p>',
-        '<div class="cards">' + "".join(f'<div class="card">{_safe(name)}<b>{value}</b></div>' for name, value in cards) + "</div>",
-        f'<div class="figure">{figure(result)}</div>', *_tables(result),
-    ]  # fmt: skip
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Backtest of {_safe(title)}</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
+    return document(f"Backtest of {title}", [facts], cards, [f'<div class="figure">{figure(result)}</div>', *_tables(result)])
+
+
+def document(title: str, facts: Sequence[str], cards: Sequence[tuple[str, str]], body: Sequence[str]) -> str:
+    """A whole page: title, facts and cards are texts, ``body`` is HTML."""
+    told = "".join(f'<p class="soft">{safe(fact)}</p>' for fact in facts)
+    shown = "".join(f'<div class="card">{safe(name)}<b>{value}</b></div>' for name, value in cards)
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{safe(title)}</title><style>{STYLE}</style>'
+    main = f'<h1>{safe(title)}</h1>{told}<div class="cards">{shown}</div>{"".join(body)}'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{main}</body></html>\n'
 
 
 def figure(result: Backtest) -> str:
     """The metric over the history: three lines, a dotted line per alert, a diamond per retraining, a triangle per promotion."""
     periods = result.periods
-    x, y, low, high = _scales(periods)
+    x, y, low, high = scales(periods)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{titled(result.totals.metric)} of the three arms over the history">'
     ]
-    for step in range(round(low * 10), round(high * 10) + 1):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(step / 10):.1f}" y2="{y(step / 10):.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y(step / 10) + 4:.1f}" text-anchor="end">{step / 10:.1f}</text>')
-    parts += _dates(periods, x)
+    parts += grid(y, low, high) + dates(periods, x)
     for attribute, _, name in ARMS:
         points = " ".join(f"{x(p.first_index + p.events / 2):.1f},{y(getattr(p, attribute)):.1f}" for p in periods)
         parts.append(f'<polyline class="arm {name}" points="{points}"><title>{name}</title></polyline>')
@@ -88,7 +95,16 @@ def figure(result: Backtest) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _dates(periods: Sequence[Period], x: Callable[[float], float]) -> list[str]:
+def grid(y: Callable[[float], float], low: float, high: float) -> list[str]:
+    """A line and its number for every tenth."""
+    parts = []
+    for step in range(round(low * 10), round(high * 10) + 1):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(step / 10):.1f}" y2="{y(step / 10):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(step / 10) + 4:.1f}" text-anchor="end">{step / 10:.1f}</text>')
+    return parts
+
+
+def dates(periods: Sequence[Period], x: Callable[[float], float]) -> list[str]:
     """When some of the periods began; what reads like the one before it is left out."""
     form = date_form(periods)
     parts, before = [], ""
@@ -99,7 +115,8 @@ def _dates(periods: Sequence[Period], x: Callable[[float], float]) -> list[str]:
     return parts
 
 
-def _scales(periods: Sequence[Period]) -> tuple[Callable[[float], float], Callable[[float], float], float, float]:
+def scales(periods: Sequence[Period]) -> tuple[Callable[[float], float], Callable[[float], float], float, float]:
+    """Place of an event from left to right, height of a share, and the least and greatest share shown."""
     first, last = periods[0].first_index, periods[-1].first_index + periods[-1].events
     worst = min(min(p.accuracy_loop, p.accuracy_frozen, p.accuracy_bound) for p in periods)
     best = max(max(p.accuracy_loop, p.accuracy_frozen, p.accuracy_bound) for p in periods)
@@ -116,18 +133,18 @@ def _marks(result: Backtest, x: Callable[[float], float]) -> list[str]:
     floor, parts = HEIGHT - BOTTOM, []
     for number, alert in enumerate(result.alerts, start=1):
         at = x(alert.event_index)
-        told = f"<title>{_safe(f'alert {number}: {alert.diagnosis}. {alert.sentence}')}</title>"
+        told = f"<title>{safe(f'alert {number}: {alert.diagnosis}. {alert.sentence}')}</title>"
         parts.append(f'<line class="alert" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{floor}">{told}</line>')
         parts.append(
-            f'<text class="alert" x="{at + 3:.1f}" y="{TOP + 12 + 14 * ((number - 1) % 3)}">{number} {_safe(alert.diagnosis)}</text>'
+            f'<text class="alert" x="{at + 3:.1f}" y="{TOP + 12 + 14 * ((number - 1) % 3)}">{number} {safe(alert.diagnosis)}</text>'
         )
     for r in result.retrainings:
         shape = "train" if r.verdict == "pass" else "refused"
-        told = f"<title>{_safe(f'retraining on {r.labels_used} labels: {r.verdict}')}</title>"
+        told = f"<title>{safe(f'retraining on {r.labels_used} labels: {r.verdict}')}</title>"
         at = x(r.event_index)
         parts.append(f'<path class="{shape}" d="M{at:.1f} {floor - 7} l6 7 l-6 7 l-6 -7 z">{told}</path>')
     for p in result.promotions:
-        told = f"<title>{_safe(f'promotion of {p.adapter_digest}')}</title>"
+        told = f"<title>{safe(f'promotion of {p.adapter_digest}')}</title>"
         parts.append(f'<path class="promoted" d="M{x(p.event_index):.1f} {TOP - 12} l7 12 l-14 0 z">{told}</path>')
     return parts
 
@@ -157,20 +174,22 @@ def _tables(result: Backtest) -> list[str]:
         for p in result.periods
     ]
     return [
-        _table("Alerts", ("at", "event", "change began at", "monitors", "diagnosis", "in words"), alerts),
-        _table("Retrainings", ("asked at", "event", "labels", "seconds", "verdict", "reason"), trained),
-        _table("Promotions", ("at", "event", "adapter"), moved),
-        _table(f"{titled(result.totals.metric)} by period", ("from", "to", "events", "loop", "frozen", "bound"), rows),
+        table("Alerts", ("at", "event", "change began at", "monitors", "diagnosis", "in words"), alerts),
+        table("Retrainings", ("asked at", "event", "labels", "seconds", "verdict", "reason"), trained),
+        table("Promotions", ("at", "event", "adapter"), moved),
+        table(f"{titled(result.totals.metric)} by period", ("from", "to", "events", "loop", "frozen", "bound"), rows),
     ]
 
 
-def _table(name: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(name: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A titled table as HTML."""
     if not rows:
         return f'<h2>{name}</h2><p class="soft">None.</p>'
     top = "".join(f"<th>{word}</th>" for word in head)
-    lines = "".join("<tr>" + "".join(f"<td>{_safe(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    lines = "".join("<tr>" + "".join(f"<td>{safe(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<h2>{name}</h2><div class="wide"><table><tr>{top}</tr>{lines}</table></div>'
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """A text as HTML."""
     return html.escape(text, quote=True)
