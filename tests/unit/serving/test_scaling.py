@@ -22,7 +22,7 @@ from holdfast.serving.scaling import BUSY, by_busyness
 def test_replicas_are_wanted_so_that_each_is_busy_four_fifths_of_its_passes(told: dict[str, float], replicas: int, wanted: float) -> None:
     """One that has not told anything yet counts like the others."""
     context = SimpleNamespace(aggregated_metrics={BUSY: told}, current_num_replicas=replicas, target_num_replicas=replicas)
-    assert by_busyness(context) == (pytest.approx(wanted), {})
+    assert by_busyness(context)[0] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("metrics", [None, {}, {"other": {"a": 9.0}}, {BUSY: {}}])
