@@ -7,7 +7,7 @@ probability n / run_length_events; realised over nominal, with the exact binomia
 lie above 1. Part two: events from a change to the alarm, over replicates in which there was no alarm before; a replicate that
 saw none within the horizon counts as the horizon.
 
-Peers, each given the whole budget (ours shares it among four monitors):
+Peers, each given the whole budget (ours shares it among its monitors):
   KS       two-sample Kolmogorov-Smirnov on each embedding column and on confidence, every 100 events, Bonferroni
   z known  one-sided z-test every 200 events on the error rate, the reference's rate taken as known
 """
@@ -85,7 +85,7 @@ def joined(one: WindowRows, other: WindowRows) -> WindowRows:
 
 
 def ours(reference: ReferenceWindow, stream: WindowRows, seed: int) -> int:
-    """The four monitors, looking after every event."""
+    """All monitors, looking after every event."""
     fitted, policy = scorers.fit(reference), MonitoringPolicy(run_length_events=BUDGET)
     rows = [_labelled(stream, n, seed) for n in range(len(stream))]
     states = monitors.observe(monitors.start(fitted), fitted, [row.capture for row in rows], policy)
@@ -164,6 +164,7 @@ def delays(replicates: int, quiet: int, horizon: int) -> list[str]:
     changes = {
         "errors 8% to 16%": Change(error_rate=0.16),
         "one row in five from a new cluster": Change(share_new=0.2),
+        "all embeddings by half a deviation": Change(shift=0.5),
         "all embeddings by 1 deviation": Change(shift=1.0),
         "all embeddings by 2 deviations": Change(shift=2.0),
     }

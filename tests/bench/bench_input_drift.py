@@ -18,7 +18,9 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251  set for NumPy, before it is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251
@@ -75,16 +77,14 @@ def _labelled(stream: WindowRows, n: int, seed: int) -> LabelledCapture:
     )
 
 
-def quiet(site: Site, replicates: int) -> dict[str, object]:
-    """First alarm of any monitor in each replicate, and how often each monitor alarmed."""
-    firsts, by = [], dict.fromkeys(scorers.NAMES, 0)
-    for seed in range(replicates):
-        reference, chosen = site.draw(np.random.default_rng([11, seed]), LONGEST)
-        alarms = first_alarms(reference, take(site.pool, chosen), seed)
-        firsts.append(min((at for at in alarms.values() if at), default=0))
-        for name, at in alarms.items():
-            by[name] += at > 0
-    return {"firsts": firsts, "by": by}
+def quiet(site: Site, seed: int, found: dict[str, Any]) -> None:
+    """Add a stream in which nothing changes: the first alarm of any monitor, and which alarmed."""
+    reference, chosen = site.draw(np.random.default_rng([11, seed]), LONGEST)
+    alarms = first_alarms(reference, take(site.pool, chosen), seed)
+    found.setdefault("firsts", []).append(min((at for at in alarms.values() if at), default=0))
+    by = found.setdefault("by", dict.fromkeys(scorers.NAMES, 0))
+    for name, at in alarms.items():
+        by[name] += at > 0
 
 
 def changed(site: Site, kind: str, share: float, domain_of: dict[str, str], seed: int) -> tuple[ReferenceWindow, WindowRows, WindowRows]:
@@ -103,31 +103,22 @@ def changed(site: Site, kind: str, share: float, domain_of: dict[str, str], seed
     return reference, take(both, np.where(hit, np.arange(EVENTS) + EVENTS, np.arange(EVENTS))), extra
 
 
-def power(site: Site, kind: str, domain_of: dict[str, str], replicates: int) -> dict[str, dict[str, int]]:
-    """Share to detector to the number of replicates in which it alarmed."""
-    found: dict[str, dict[str, int]] = {}
+def power(site: Site, kind: str, domain_of: dict[str, str], seed: int, found: dict[str, Any]) -> None:
+    """Add a stream of each share of changed rows: share to detector to the number of streams in which it alarmed."""
     for share in SHARES.get(kind, (0.0,)):
-        counts: dict[str, int] = dict.fromkeys([OURS, *PEERS, WIDE, *scorers.OF_CAPTURES], 0)
-        for seed in range(replicates):
-            reference, stream, extra = changed(site, kind if share else "typos", share, domain_of, seed)
-            unlabelled = WindowRows(
-                texts=stream.texts, predictions=stream.predictions, confidences=stream.confidences, embeddings=stream.embeddings,
-                labels=(None,) * EVENTS,
-            )  # fmt: skip
-            alarms = first_alarms(reference, unlabelled, seed)
-            counts[OURS] += any(alarms.values())
-            for name in scorers.OF_CAPTURES:
-                counts[name] += alarms[name] > 0
-            random = np.random.default_rng([17, seed])
-            for name, peer in PEERS.items():
-                counts[name] += peer(reference.calibration, stream, random)
-            counts[WIDE] += PEERS["Evidently's rule"](joined(reference.calibration, extra), stream, random)
-        found[str(share)] = counts
-        print(kind, share, replicates, counts, flush=True)
-    return found
+        counts = found.setdefault(str(share), dict.fromkeys([OURS, *PEERS, WIDE, *scorers.OF_CAPTURES], 0))
+        reference, stream, extra = changed(site, kind if share else "typos", share, domain_of, seed)
+        alarms = first_alarms(reference, replace(stream, labels=(None,) * EVENTS), seed)
+        counts[OURS] += any(alarms.values())
+        for name in scorers.OF_CAPTURES:
+            counts[name] += alarms[name] > 0
+        random = np.random.default_rng([17, seed])
+        for name, peer in PEERS.items():
+            counts[name] += peer(reference.calibration, stream, random)
+        counts[WIDE] += PEERS["Evidently's rule"](joined(reference.calibration, extra), stream, random)
 
 
-def quiet_lines(name: str, found: dict[str, object]) -> list[str]:
+def quiet_lines(name: str, found: dict[str, Any]) -> list[str]:
     """Rows of the first table."""
     firsts, lines = np.array(found["firsts"]), []
     for events in (50, 500, LONGEST):
@@ -151,7 +142,7 @@ def power_lines(kind: str, found: dict[str, dict[str, int]], replicates: int) ->
     return [*lines, ""]
 
 
-def composed(parts: dict[str, dict]) -> str:  # type: ignore[type-arg]
+def composed(parts: dict[str, Any]) -> str:
     """The page of results, of the parts that were run."""
     about = " ".join((__doc__ or "").split("\n\n")[2].split())
     lines = ["# Monitors on real texts", "", f"`python tests/bench/bench_input_drift.py --write`; {about}", "", "## Nothing changes", ""]
@@ -185,17 +176,21 @@ def main() -> int:
     if "CLINC150" not in sites:
         print(f"skipped: no CLINC150 in {asked.data}; give its folder's parent with --data")
         return 0
-    domain_of, parts = real_streams.domains(asked.data), {}
+    domain_of, parts = real_streams.domains(asked.data), dict[str, Any]()
     KEPT.mkdir(parents=True, exist_ok=True)
     for name in asked.part:
-        begun, is_quiet = time.process_time(), name.startswith("quiet")
-        replicates = 2 if asked.smoke else asked.replicates or (100 if is_quiet or name == "nothing" else 40)
-        if is_quiet and name.split()[1] not in sites:
+        if name.startswith("quiet") and name.split()[1] not in sites:
             continue
-        found = quiet(sites[name.split()[1]], replicates) if is_quiet else power(sites["CLINC150"], name, domain_of, replicates)
-        parts[name] = {"found": found, "replicates": replicates, "seconds": time.process_time() - begun}
-        if not asked.smoke:
-            (KEPT / f"input_drift {name}.json").write_text(json.dumps(parts[name]))
+        begun = time.process_time()
+        found: dict[str, Any] = {}
+        for seed in range(2 if asked.smoke else asked.replicates or (100 if name.startswith("quiet") or name == "nothing" else 40)):
+            if name.startswith("quiet"):
+                quiet(sites[name.split()[1]], seed, found)
+            else:
+                power(sites["CLINC150"], name, domain_of, seed, found)
+            parts[name] = {"found": found, "replicates": seed + 1, "seconds": time.process_time() - begun}
+            if not asked.smoke:  # kept as it goes: what is stopped leaves what it has
+                (KEPT / f"input_drift {name}.json").write_text(json.dumps(parts[name]))
     if not asked.smoke:
         parts = {name: json.loads(p.read_text()) for name in names if (p := KEPT / f"input_drift {name}.json").exists()}
     page = composed(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,18 @@ def _csv(path: Path) -> Pairs:
 
 
 def _site(name: str, train: Pairs, pool: Pairs, foreign: dict[str, Pairs]) -> Site:
+    """Made once, and kept beside the embeddings."""
+    folder = Path(tempfile.gettempdir()) / "holdfast-bench"
+    kept = folder / f"{name}.pickle"
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(_made(name, train, pool, foreign)))
+    site = pickle.loads(kept.read_bytes())
+    assert isinstance(site, Site)
+    return site
+
+
+def _made(name: str, train: Pairs, pool: Pairs, foreign: dict[str, Pairs]) -> Site:
     labels = sorted({label for _, label in train})
     cache = Path(tempfile.gettempdir()) / "holdfast-bench" / "embeddings"
     frozen = FrozenPrefix(BaseModel.open("minilm", MINILM.path, MINILM.sha256), MAX_TOKENS, cache)
