@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +25,6 @@ NOVELTY_SHARE = 1 / 3
 """Share of the rest that follows novelty; what remains follows doubt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Population:
-    """The captures of one period that rows are drawn from, in order of seq."""
-
-    period: Period
-    captures: Sequence[Capture]
-
-
 def choose(since: Sequence[Capture], before: Sequence[Capture], scorers: Scorers, *, row_count: int, seed: str) -> tuple[ReviewRow, ...]:
     """About ``row_count`` different rows of the two periods, mixed in the order they are to be asked; all where there are no more.
 
@@ -41,8 +32,8 @@ def choose(since: Sequence[Capture], before: Sequence[Capture], scorers: Scorers
     """
     control = min(len(before), round(row_count * CONTROL_SHARE))
     chosen = [
-        *_drawn(Population(period="since", captures=since), scorers, row_count - control, seed),
-        *_drawn(Population(period="before", captures=before), scorers, control, seed),
+        *_drawn("since", since, scorers, row_count - control, seed),
+        *_drawn("before", before, scorers, control, seed),
     ]
     return tuple(row for _, row in sorted(chosen, key=lambda item: item[0]))
 
@@ -57,9 +48,10 @@ def probabilities(captures: Sequence[Capture], scorers: Scorers) -> NDArray[np.f
     return mixed
 
 
-def _drawn(population: Population, scorers: Scorers, wanted: int, seed: str) -> list[tuple[tuple[float, str, int], ReviewRow]]:
+def _drawn(
+    period: Period, captures: Sequence[Capture], scorers: Scorers, wanted: int, seed: str
+) -> list[tuple[tuple[float, str, int], ReviewRow]]:
     """Rows with their place in the queue: periods are mixed evenly, whatever their sizes."""
-    captures, period = population.captures, population.period
     if not captures or wanted <= 0:
         return []
     odds = probabilities(captures, scorers)
