@@ -74,7 +74,7 @@ def _swapped_in(rows: list[Row], share: float, random: np.random.Generator, pool
         new = drawn(pool, int(i))
         rows[place] = replace(
             rows[place], text=new.text, truth=new.truth, said=new.said, sure=new.sure, vector=new.vector, hit=True, **fields
-        )  # type: ignore[arg-type]
+        )
     return rows
 
 
@@ -215,7 +215,8 @@ def run(w: World, reference: ReferenceWindow, fitted: scorers.Scorers, *, kind: 
     states = monitors.observe_labels(states, fitted, labelled, POLICY)
     alarmed = frozenset(name for name, s in states.items() if s.detector.alarm_seq)
     case = Case(
-        reference=reference, scorers=fitted, recent=[r.capture for r in made[ROWS:]], labelled=[r for r in labelled if r.capture.seq > ROWS],
+        reference=reference, scorers=fitted, recent=[r.capture for r in made[ROWS:]],
+        labelled=[r for r in labelled if r.capture.seq > ROWS],
         known_labels=frozenset(w.fitted.truth), alarmed=alarmed, before=[r.capture for r in made[:ROWS]],
         labelled_before=[r for r in labelled if r.capture.seq <= ROWS], onset_seq=ROWS + 1,
     )  # fmt: skip
@@ -281,7 +282,7 @@ def main() -> None:
         found += [
             run(w, reference, fitted, kind=k, severity=s, seed=n) for k in KINDS for s in severities for n in seeds if n % 2 == number
         ]
-    about = f"{sum(i.kind != 'nothing' for i in found)} planted incidents, severities {severities}, seeds {seeds[0]} to {seeds[-1]}"
+    about = f"{sum(i.kind != 'nothing' for i in found)} planted incidents, severities {severities}, seeds {seeds[0]} .. {seeds[-1]}"
     lines = ["# Diagnosis of planted incidents", "", "Command: `python tests/bench/bench_diagnosis.py --write`. One thread; no timing.", "",
              *table(found, about)]  # fmt: skip
     print("\n".join(lines))

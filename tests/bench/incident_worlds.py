@@ -60,7 +60,7 @@ def _foreign(text: str, random: np.random.Generator) -> str:
 
 def _wrapped(text: str, random: np.random.Generator) -> str:
     if random.random() < 0.5:
-        return json.dumps({"id": int(random.integers(1e6)), "body": text})
+        return json.dumps({"id": int(random.integers(1_000_000)), "body": text})
     return f'<p class="msg">{text}</p><br/>'
 
 

@@ -142,7 +142,7 @@ def _concept(view: View, novel: Finding | None) -> Finding | None:
     if errors.excess("familiar") < errors.excess("novel"):
         return None
     wrong = ", ".join(f"{name} ({n})" for name, n in confusions(case.labelled))
-    sentence = f"{rate(errors.familiar):.0%} of the familiar inputs are answered wrong, most often {wrong}"
+    sentence = f"{rate(errors.familiar):.0%} of the familiar inputs are answered wrong; most often {wrong}"
     change = share_change("errors on familiar inputs", errors.familiar, errors.familiar_before)
     return Finding(cause="concept change", sentence=sentence, changes=(change,))
 
@@ -160,7 +160,7 @@ def _drift(view: View) -> Finding | None:
     case, errors = view.case, view.errors
     if ("quality" in case.alarmed or errors.surely_risen) and errors.now[1] >= MIN_LABELLED:
         wrong = ", ".join(f"{name} ({n})" for name, n in confusions(case.labelled))
-        sentence = f"{rate(errors.novel):.0%} of the new inputs are answered wrong, most often {wrong}"
+        sentence = f"{rate(errors.novel):.0%} of the new inputs are answered wrong; most often {wrong}"
         return Finding(cause="input drift", sentence=sentence)
     if case.alarmed & {"embedding", "label_mix", "confidence"}:
         return Finding(cause="input drift", sentence="the inputs moved as a whole; no group of them stands out")
