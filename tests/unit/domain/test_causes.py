@@ -101,7 +101,7 @@ def test_a_case_of_which_no_cause_is_clear_says_what_is_over_represented() -> No
 
 
 def test_novel_inputs_come_in_groups_with_bounded_examples() -> None:
-    texts = [f"{text} hydrofoil \u200e {'and my order ' * (n % 30)}" for n, text in enumerate(REFERENCE.fitted.texts)]
+    texts = [f"{text} hydrofoil \u200e {(text + ' ') * (n % 8)}" for n, text in enumerate(REFERENCE.fitted.texts)]
     rows = [replace(r, capture=replace(r.capture, text=texts[n])) for n, r in enumerate(a_stream(120, 14, shift=6.0))]
     found = _diagnose(rows, frozenset({"embedding"}))
     examples = [text for group in found.groups for text in group.examples]
