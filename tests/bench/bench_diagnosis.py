@@ -283,8 +283,8 @@ def main() -> None:
             run(w, reference, fitted, kind=k, severity=s, seed=n) for k in KINDS for s in severities for n in seeds if n % 2 == number
         ]
     about = f"{sum(i.kind != 'nothing' for i in found)} planted incidents, severities {severities}, seeds {seeds[0]} .. {seeds[-1]}"
-    lines = ["# Diagnosis of planted incidents", "", f"Command: `python tests/bench/bench_diagnosis.py {'--smoke ' if args.smoke else ''}--write`. One thread; no timing.", "",
-             *table(found, about)]  # fmt: skip
+    command = "python tests/bench/bench_diagnosis.py --smoke --write" if args.smoke else "python tests/bench/bench_diagnosis.py --write"
+    lines = ["# Diagnosis of planted incidents", "", f"Command: `{command}`. One thread; no timing.", "", *table(found, about)]
     print("\n".join(lines))
     if args.write:
         RESULTS.write_text("\n".join(lines))
