@@ -29,7 +29,7 @@ from holdfast.domain.ids import CaptureId
 from holdfast.domain.review_choice import UNIFORM_SHARE, choose
 from holdfast.domain.scorers import Scorers
 from holdfast.domain.statistics.confidence import interval
-from holdfast.domain.symptoms import Lexicon
+from holdfast.domain.symptoms import lexicon_of
 from holdfast.testing.record_builders import a_capture
 
 POPULATION, POPULATIONS, ALPHA, LEAST_LOOK = 5_000, 20, 0.025, 10
@@ -38,8 +38,9 @@ RATES = (0.05, 0.15, 0.40)
 SEPARATIONS = {"0.5": 0.0, "0.75": 1.0, "0.9": 1.9}
 """Area under the curve of doubt against error, to the shift of the normal scores that gives it."""
 RESULTS = Path(__file__).parent / "results" / "review.md"
-NO_WORDS = Lexicon(words={}, common=frozenset(), letters=frozenset(), text_count=0, short_chars=0.0)
-BARE = Scorers(embedding=None, witness=None, novelty=None, lexicon=NO_WORDS, label_ranks={}, label_counts={}, edges={}, calibration={})
+BARE = Scorers(
+    embedding=None, witness=None, novelty=None, lexicon=lexicon_of(()), label_ranks={}, label_counts={}, edges={}, calibration={}
+)
 
 
 @dataclass(frozen=True)

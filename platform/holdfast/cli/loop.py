@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -109,6 +110,21 @@ def alerts(
         for a in found
     ]
     show.table(("task", "state", "opened", "cause", "action", "why", "alert"), rows)
+    for alert in found if task else []:
+        _print_evidence(alert)
+
+
+def _print_evidence(alert: Mapping[str, Any]) -> None:
+    """What moved, and the novel inputs in groups, of one alert."""
+    found = alert["diagnosis"]
+    changes = [
+        (c["name"], f"{c['before']:.0%}", f"{c['now']:.0%}", f"{c['lower']:+.0%} to {c['upper']:+.0%}") for c in found["changes"][:8]
+    ]
+    if changes:
+        show.table((f"share ({alert['alert_id']})", "before", "now", "difference, 98%"), changes)
+    groups = [(str(g["row_count"]), ", ".join(g["terms"]), " / ".join(g["examples"])) for g in found["groups"][:3]]
+    if groups:
+        show.table((f"novel inputs ({alert['alert_id']})", "words", "examples"), groups)
 
 
 def _monitors() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from holdfast.domain.alerts import LIVING, Alert
+from holdfast.domain.diagnosis import Cause
 from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.tasks import Kind, LoraSpec, RetrainingPolicy, Rung
 
@@ -169,6 +170,8 @@ class Hold:
     """The alert that holds it, where one does."""
 
 
+HELD_BY_HAND: frozenset[Cause] = frozenset({"upstream break", "label source"})
+"""Causes under which a person's retraining waits until the person insists."""
 GROWTH = 1.25
 """After a refusal under the same alert, this many times its labels are needed for another try: fewer would hardly change it."""
 
@@ -206,18 +209,20 @@ def decide(
 
 
 def decide_by_hand(alerts: Sequence[Alert], *, anyway: bool = False) -> Go | Hold:
-    """Whether a training that a person asks for may start: not on inputs that come broken, unless the person insists.
+    """Whether a training that a person asks for may start: not on inputs that come broken or labels in doubt, unless the person insists.
 
     Args:
         alerts: of the task, in any state.
         anyway: start it in spite of such an alert.
     """
-    broken = next((a for a in alerts if a.state in LIVING and a.diagnosis.cause == "upstream break"), None)
-    if broken is None:
+    held = next((a for a in alerts if a.state in LIVING and a.diagnosis.cause in HELD_BY_HAND), None)
+    if held is None:
         return Go()
     if anyway:
-        return Go(over=broken.alert_id)
-    return Hold(reason=f"alert {broken.alert_id} is an upstream break: {broken.diagnosis.sentence}", alert_id=broken.alert_id)
+        return Go(over=held.alert_id)
+    found = held.diagnosis
+    article = "an upstream break" if found.cause == "upstream break" else f"about a {found.cause}"
+    return Hold(reason=f"alert {held.alert_id} is {article}: {found.sentence}", alert_id=held.alert_id)
 
 
 def rungs_of(policy: RetrainingPolicy) -> tuple[Rung, ...]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.answers import kind_of, labels_in
 from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, rows_digest
+from holdfast.domain.exclusions import admitted
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.labelling import FORMS, problem_of
 from holdfast.domain.retraining import SEED, Retraining
@@ -53,12 +54,13 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
         raise NotFound(kind="dataset of task", name=r.task)
     with house.unit_of_work() as uow:
         parent = uow.versions.get(champion)
+        alerts = uow.alerts.of_task(r.task)
     past = _with_brought(house, parent)
     known = {row.capture_id for row in past if row.capture_id is not None}
     labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
-    frozen = next_snapshot(
-        past, labelled, since_seq=r.since_seq, reference=house.adapters.reference(champion), policy=contract.retraining, seed=SEED
-    )
+    reference = house.adapters.reference(champion)
+    labelled = admitted(labelled, alerts, reference.fitted.texts)
+    frozen = next_snapshot(past, labelled, since_seq=r.since_seq, reference=reference, policy=contract.retraining, seed=SEED)
     recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
     return _freeze(house, r.task, frozen, house.clock()), recent_count
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from holdfast.domain.alerts import LIVING, Alert, fingerprint_of
-from holdfast.domain.captures import LabelledCapture
-from holdfast.domain.diagnosis import Case, Diagnosis, diagnose, family_of
+from holdfast.domain.captures import Capture, LabelledCapture
+from holdfast.domain.diagnosis import NOT_MENDED, Case, Diagnosis, diagnose, family_of
 from holdfast.domain.ids import AdapterDigest, AlertId, RetrainingId, TaskName, derive
 from holdfast.domain.monitors import MonitorReading, MonitorSet
 from holdfast.domain.records import Plain
@@ -178,7 +178,8 @@ def _diagnosis(
     house: House, scene: _Scene, alarms: Sequence[MonitorReading], onset: int, labelled: Sequence[LabelledCapture], *, living: Alert | None
 ) -> Diagnosis:
     task, digest = scene.contract.task, scene.champion
-    recent = [c for c in of_version(house.log.newest(task, RECENT_ROWS), digest) if c.seq >= onset]
+    newest = of_version(house.log.newest(task, RECENT_ROWS), digest)
+    recent, before = [c for c in newest if c.seq >= onset], [c for c in newest if c.seq < onset]
     alarmed = frozenset(r.monitor for r in alarms)
     if living is not None and alarmed == frozenset(living.monitors):
         known = living.diagnosis.evidence
@@ -188,10 +189,18 @@ def _diagnosis(
     case = Case(
         reference=house.adapters.reference(digest), scorers=scorers_of(house.adapters, digest), recent=recent, labelled=labelled,
         known_labels=scene.known_labels, alarmed=alarmed, input_alarm_acts=scene.contract.monitoring.input_alarm_acts,
+        before=before, labelled_before=_labelled_among(house, task, before), onset_seq=onset,
     )  # fmt: skip
     found = diagnose(case)
     counts = {"recent_count": float(len(recent)), "labelled_count": float(len(labelled))}
-    return replace(found, evidence={**found.evidence, **counts})
+    kept = living.diagnosis.exclusions if living is not None else ()  # rows stay excluded when the break is over
+    exclusions = tuple(dict.fromkeys((*kept, *found.exclusions)))
+    return replace(found, evidence={**found.evidence, **counts}, exclusions=exclusions)
+
+
+def _labelled_among(house: House, task: TaskName, captures: Sequence[Capture]) -> list[LabelledCapture]:
+    known = {c.capture_id for c in captures}
+    return [r for r in house.log.labelled_since(task, captures[0].seq) if r.capture.capture_id in known] if captures else []
 
 
 def _apply(house: House, scene: _Scene, finding: _Finding) -> Alert:
@@ -253,7 +262,8 @@ def _act(uow: UnitOfWork, scene: _Scene, finding: _Finding, now: datetime) -> tu
     if running is not None:
         return None, f"retraining {running.retraining_id} is under way"
     if alert.diagnosis.action != "retrain":
-        return None, f"no retraining: the action is to {alert.diagnosis.action}"
+        why = NOT_MENDED.get(alert.diagnosis.cause)
+        return None, f"no retraining: the action is to {alert.diagnosis.action}" + (f"; {why}" if why else "")
     mine = [r for r in earlier if r.alert_id == alert.alert_id]
     decision = _decide(scene, finding, earlier, now)
     if isinstance(decision, Hold):

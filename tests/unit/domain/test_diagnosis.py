@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ QUALITY = frozenset({"quality"})
 INPUTS = frozenset({"embedding"})
 
 
-def _diagnose(rows: Sequence[LabelledCapture], alarmed: frozenset[str], *, labelled: bool = True, **fields: bool) -> Diagnosis:
+def _diagnose(rows: Sequence[LabelledCapture], alarmed: frozenset[str], *, labelled: bool = True, **fields: Any) -> Diagnosis:
     case = Case(
         reference=REFERENCE, scorers=FITTED, recent=[row.capture for row in rows], labelled=rows if labelled else [],
         known_labels=frozenset(LABELS), alarmed=alarmed, **fields,

@@ -106,7 +106,7 @@ def test_monitors_rank_sets_by_their_leading_label_and_do_not_drown_in_combinati
 
 def test_a_field_nobody_knew_is_diagnosed_as_new() -> None:
     said, right = spans_value([]), spans_value([Span(field="courier", start=0, end=4, text="text")])
-    texts = a_reference_window().calibration.texts  # as they always were, so that nothing but the field is new
+    texts = a_reference_window().fitted.texts  # as they always were, so that nothing but the field is new
     recent = [a_capture(n, text=texts[n], prediction=Prediction(label=said, confidence=0.5)) for n in range(40)]
     labelled = [LabelledCapture(capture=c, label=a_label(n, value=right)) for n, c in enumerate(recent)]
     reference = a_reference_window()

@@ -19,13 +19,14 @@ from holdfast.domain.review_choice import UNIFORM_SHARE, choose, probabilities
 from holdfast.domain.review_csv import read_answers, write_rows
 from holdfast.domain.review_evidence import act_on, asks_again, evidence_of
 from holdfast.domain.scorers import Scorers
-from holdfast.domain.symptoms import Lexicon
+from holdfast.domain.symptoms import lexicon_of
 from holdfast.errors import Conflict, DataInvalid, NotFound
 from holdfast.testing.clock import NOON
 from holdfast.testing.record_builders import a_capture, a_contract, a_label_request, a_review_row
 
-NO_WORDS = Lexicon(words={}, common=frozenset(), letters=frozenset(), text_count=0, short_chars=0.0)
-BARE = Scorers(embedding=None, witness=None, novelty=None, lexicon=NO_WORDS, label_ranks={}, label_counts={}, edges={}, calibration={})
+BARE = Scorers(
+    embedding=None, witness=None, novelty=None, lexicon=lexicon_of(()), label_ranks={}, label_counts={}, edges={}, calibration={}
+)
 
 
 def captures(count: int, first: int = 1) -> list[Capture]:
