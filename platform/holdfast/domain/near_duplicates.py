@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def shingles(text: str) -> frozenset[str]:
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = _WORD.findall(plain)
-    return frozenset(words) | {f"{a} {b}" for a, b in zip(words, words[1:], strict=False)} or frozenset({plain.strip()})
+    return frozenset(words) | {f"{a} {b}" for a, b in pairwise(words)} or frozenset({plain.strip()})
 
 
 def similarity(one: str, other: str) -> float:

@@ -34,7 +34,8 @@ def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, a
         if problem is not None:
             raise DataInvalid(source="the examples", problem=problem, place=example.place or f"row {number}", remedy=FORMS[contract.kind])
     now = house.clock()
-    snapshot = replace(_freeze(house, task, first_snapshot(examples, seed=SEED), now), origin="person")
+    rows = first_snapshot(examples, seed=SEED, policy=contract.retraining, sealed=sealed_texts(house, task))
+    snapshot = replace(_freeze(house, task, rows, now), origin="person")
     with house.unit_of_work() as uow:
         uow.snapshots.put(snapshot)
         uow.ledger.append(
@@ -57,10 +58,19 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
     known = {row.capture_id for row in past if row.capture_id is not None}
     labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
     frozen = next_snapshot(
-        past, labelled, since_seq=r.since_seq, reference=house.adapters.reference(champion), policy=contract.retraining, seed=SEED
-    )
+        past, labelled, since_seq=r.since_seq, reference=house.adapters.reference(champion), policy=contract.retraining, seed=SEED,
+        sealed=sealed_texts(house, r.task),
+    )  # fmt: skip
     recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
     return _freeze(house, r.task, frozen, house.clock()), recent_count
+
+
+def sealed_texts(house: House, task: TaskName) -> tuple[str, ...]:
+    """The texts that were held out for any version of a task: what no version of it may train on. Raises NotFound when rows are gone."""
+    with house.unit_of_work() as uow:
+        digests = dict.fromkeys(version.lineage.snapshot_digest for version in uow.versions.of_task(task))
+    rows = (row for digest in digests for row in house.snapshots.load(digest))
+    return tuple(dict.fromkeys(row.text for row in rows if row.split == "holdout"))
 
 
 def _with_brought(house: House, parent: AdapterVersion) -> tuple[SnapshotRow, ...]:
@@ -92,4 +102,5 @@ def _freeze(house: House, task: TaskName, frozen: FrozenRows, now: datetime) -> 
         labels=tuple(sorted({label for row in rows for label in labels_in(row.label)})),
         created_at=now,
         contradicted_count=frozen.contradicted_count,
+        left_out=frozen.left_out,
     )

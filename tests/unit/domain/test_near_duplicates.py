@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.domain.near_duplicates import clusters, similarity
 
-WORDS = st.lists(st.sampled_from("where is my card it has not come yet please help me now".split()), max_size=12).map(" ".join)
+WORDS = st.lists(st.sampled_from(["where", "is", "my", "card", "it", "has", "not", "come", "yet", "now"]), max_size=12).map(" ".join)
 
 
 def joined_by_brute_force(texts: list[str], threshold: float) -> list[int]:
@@ -52,7 +52,9 @@ def test_punctuation_and_case_do_not_count_but_a_number_or_a_word_of_a_short_tex
 
 
 def test_a_thousand_copies_of_one_template_are_found_though_only_neighbours_are_compared() -> None:
-    texts = [f"dear team please tell me when my parcel with all the books for the school of my child will come {n % 3}" for n in range(1_000)]
+    texts = [
+        f"dear team please tell me when my parcel with all the books for the school of my child will come {n % 3}" for n in range(1_000)
+    ]
     members = defaultdict(set)
     for text, cluster in zip(texts, clusters(texts).tolist(), strict=True):
         members[cluster].add(text)
