@@ -71,7 +71,8 @@ def first_snapshot(
         first = kept.setdefault(normalised(example.text), example)
         unlike[example.source] += first.label != example.label
     rows = [_row(one.text, one.label, "past", one.source, one.capture_id) for one in kept.values()]
-    frozen = _curated(rows, {}, policy=policy or RetrainingPolicy(), seed=seed, sealed=sealed)
+    whole = replace(policy or RetrainingPolicy(), max_rows=max(1, len(rows)))  # what a person brings is never cut
+    frozen = _curated(rows, {}, policy=whole, seed=seed, sealed=sealed)
     return replace(frozen, left_out=_with_conflicts(frozen.left_out, unlike))
 
 

@@ -8,14 +8,15 @@ from datetime import datetime
 
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.answers import kind_of, labels_in
-from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, rows_digest
+from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, TaughtRows, rows_digest
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.labelling import FORMS, problem_of
+from holdfast.domain.records import to_plain
 from holdfast.domain.retraining import SEED, Retraining
 from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot, normalised
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import DataInvalid, LabelUnknown, NotFound
-from holdfast.ports import House
+from holdfast.ports import House, UnitOfWork
 
 
 def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, actor: str) -> DatasetSnapshot:
@@ -71,6 +72,27 @@ def sealed_texts(house: House, task: TaskName) -> tuple[str, ...]:
         digests = dict.fromkeys(version.lineage.snapshot_digest for version in uow.versions.of_task(task))
     rows = (row for digest in digests for row in house.snapshots.load(digest))
     return tuple(dict.fromkeys(row.text for row in rows if row.split == "holdout"))
+
+
+def labels_of(contract: TaskContract, rows: Sequence[SnapshotRow]) -> tuple[str, ...]:
+    """The contract's labels in its order, then labels that came later, sorted; only those that have a training row."""
+    present = {label for row in rows if row.split == "train" for label in labels_in(row.label)}
+    later = sorted(present.difference(contract.labels))
+    return tuple(label for label in (*contract.labels, *later) if label in present)
+
+
+def note_taught(uow: UnitOfWork, r: Retraining, taught: TaughtRows | None, now: datetime) -> None:
+    """Write down, on the snapshot and in the ledger, which of its training rows taught, where the trainer says it."""
+    assert r.snapshot_digest is not None, "a training has rows"
+    snapshot = uow.snapshots.get(r.snapshot_digest)
+    if taught is None or snapshot.taught == taught:
+        return
+    uow.snapshots.put(replace(snapshot, taught=taught))
+    body = {
+        "retraining_id": r.retraining_id, "snapshot": snapshot.digest, "taught": taught.taught_count, "replay_share": taught.replay_share,
+        "suspected": [row.row_id for row in taught.suspected], "replay_trials": to_plain(taught.replay_trials),
+    }  # fmt: skip
+    uow.ledger.append(at=now, kind="dataset.taught", task=r.task, actor="loop", body=body)
 
 
 def _with_brought(house: House, parent: AdapterVersion) -> tuple[SnapshotRow, ...]:
