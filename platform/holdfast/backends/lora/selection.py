@@ -23,7 +23,7 @@ from holdfast.domain.datasets import ReplayTrial, SnapshotRow, SuspectedRow, Tau
 FOLDS = 4
 MIN_CLASS_ROWS = 10
 """A label with fewer rows in a period is not judged, nor suggested: the heads hardly know it."""
-MARGIN = 0.2
+MARGIN = 0.5
 """By how much the probability of the other label must be above that of the row's own."""
 SHARES = (1.0, 0.5, 0.25)
 KEPT_ROWS = 5
