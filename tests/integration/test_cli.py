@@ -21,6 +21,7 @@ from holdfast.api.keys import ensure_admin_key
 from holdfast.bootstrap import home as bootstrap_home
 from holdfast.cli.run_files import lock
 from holdfast.client import Client
+from holdfast.domain.datasets import LeftOut, ReplayTrial, SuspectedRow, TaughtRows
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.errors import BadInput, GateRefused, LedgerBroken, NotFound, PartUnavailable, RequestInvalid, RetrainingHeld, TrainingFailed
@@ -29,7 +30,7 @@ from holdfast.ports import House
 from holdfast.settings import Settings, read_settings
 from holdfast.testing.builders import a_house, an_adapter
 from holdfast.testing.memory_stores import MemoryAdapterStore
-from holdfast.testing.record_builders import a_capture, a_contract, a_version, an_alert, an_assignment
+from holdfast.testing.record_builders import a_capture, a_contract, a_snapshot, a_version, an_alert, an_assignment
 
 CONTRACT = "task: tickets\nlabels: [billing, delivery]\nfloor: 0.5\npromotion:\n  mode: suggest\n"
 
@@ -179,11 +180,32 @@ def test_a_lost_key_file_is_replaced_and_the_old_key_is_useless(hand: Hand) -> N
     assert names != ("admin",)
 
 
+def test_data_show_tells_what_was_left_out_what_was_tried_and_which_labels_look_wrong(hand: Hand, house: House, tmp_path: Path) -> None:
+    assert hand("task", "create", write(tmp_path / "c.yaml", CONTRACT)) == 0
+    assert hand("data", "show", "tickets") == 0
+    assert "no data yet" in hand.out
+    taught = TaughtRows(
+        taught_count=11,
+        suspected=(SuspectedRow(row_id=3, text="where is it", label="billing", source="desk", suggested="delivery", margin=0.91),),
+        replay_share=0.5,
+        replay_trials=(ReplayTrial(share=0.5, row_count=9, past_score=0.8125, recent_score=0.7),),
+    )
+    left_out = LeftOut(near_duplicate_count=21, conflict_count=1, conflicts_by_source={"desk": 1}, capped_by_source={"robot": 4600})
+    with house.unit_of_work() as uow:
+        uow.snapshots.put(a_snapshot(task="tickets", taught=taught, left_out=left_out))
+        uow.commit()
+    assert hand("data", "show", "tickets") == 0
+    for words in ("where is it", "delivery", "0.91", "4600", "by robot", "50%", "0.812", "11 rows"):
+        assert words in hand.out, hand.out
+
+
 def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> None:
     assert hand("task", "create", write(tmp_path / "c.yaml", CONTRACT)) == 0
     assert hand("data", "audit", "tickets", examples(tmp_path / "rows.csv")) == 0
     assert hand("data", "add", "tickets", str(tmp_path / "rows.csv")) == 0
     assert "1000 rows, 2 labels" in hand.out
+    assert hand("data", "show", "tickets") == 0
+    assert "nearly the same as a held-out row" in hand.out
     assert hand("train", "tickets", "--no-wait", "--json") == 0
     retraining = json.loads(hand.out)["retraining"]["retraining_id"]
     for _ in range(20):
@@ -365,7 +387,7 @@ def test_every_error_has_its_documented_code() -> None:
 
 
 def test_every_command_explains_itself(hand: Hand) -> None:
-    nouns = "task create,task list,task show,data add,data audit,monitor check,ledger verify,keys create,keys list,keys revoke"
+    nouns = "task create,task list,task show,data add,data audit,data show,monitor check,ledger verify,keys create,keys list,keys revoke"
     verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,trial,rollback,train,evaluate"
     reviews = "review list,review ask,review export,review import,review status"
     for command in f"{nouns},{reviews},{verbs}".split(","):

@@ -1,4 +1,4 @@
-"""Data: add examples to a task, or look at them first."""
+"""Data: add examples to a task, look at them first, or see what a training was given."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Data: add examples to a task, or look at them first.", rich_markup_mode=None)
     group.command("add")(add)
     group.command("audit")(audit)
+    group.command("show")(show_newest)
     app.add_typer(group, name="data")
 
 
@@ -60,6 +61,46 @@ def audit(context: typer.Context, task: Task, file: File, *, text: Text = None, 
             show.say(f"warning: {warning}")
     if found["error_count"]:
         raise typer.Exit(1)
+
+
+def show_newest(context: typer.Context, task: Task, *, as_json: AsJson = False) -> None:
+    """What the newest data set of a task holds, what was left out of it and why, and which labels look wrong."""
+    with client_of(context) as client:
+        found = client.datasets(task)
+    if as_json:
+        show.as_json(found[0] if found else None)
+        return
+    if not found:
+        show.line(f"{task} has no data yet")
+        show.say(f"next: holdfast data add {task} FILE")
+        return
+    newest = found[0]
+    show.line(f"snapshot {show.short(newest['digest'])}: {newest['row_count']} rows, {newest['train_count']} to train")
+    show.table(("left out or flagged", "rows"), _left_out(newest))
+    taught = newest["taught"]
+    if taught is None:
+        return
+    show.line(f"taught: {taught['taught_count']} rows, {taught['replay_share']:.0%} of the past ones")
+    if taught["replay_trials"]:
+        trials = [
+            (f"{t['share']:.0%}", t["row_count"], f"{t['past_score']:.3f}", f"{t['recent_score']:.3f}") for t in taught["replay_trials"]
+        ]
+        show.table(("share of the past", "rows", "past score", "recent score"), trials)
+    if taught["suspected"]:
+        rows = [(s["text"][:60], s["label"], s["suggested"], f"{s['margin']:.2f}", s["source"]) for s in taught["suspected"]]
+        show.table(("suspected label error", "label", "rather", "margin", "source"), rows)
+
+
+def _left_out(snapshot: dict[str, Any]) -> list[tuple[str, int]]:
+    left = snapshot["left_out"]
+    counts = [
+        ("near-duplicates beyond the contract's number", left["near_duplicate_count"]),
+        ("nearly the same as a held-out row", left["sealed_alike_count"]),
+        ("past rows that recent labels contradict", snapshot["contradicted_count"]),
+    ]
+    counts += [(f"an older label that a newer one contradicts, by {name}", n) for name, n in left["conflicts_by_source"].items()]
+    counts += [(f"beyond the share of its source, by {name}", n) for name, n in left["capped_by_source"].items()]
+    return [*counts, ("suspected label errors", len((snapshot["taught"] or {}).get("suspected", ())))]
 
 
 def _send(context: typer.Context, task: str, file: Path, text: str | None, label: str | None, *, dry_run: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -54,6 +54,60 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Rows that were there and neither teach nor judge, and texts that carry more than one label: counted at the freeze."""
+
+    near_duplicate_count: int = 0
+    """Beyond the contract's number of near-duplicates with one label."""
+    sealed_alike_count: int = 0
+    """Near-duplicates of a held-out row, which no version may train on."""
+    conflict_count: int = 0
+    """Rows whose text, or nearly, has another label by a newer row."""
+    conflicts_by_source: Mapping[str, int] = field(default_factory=dict)
+    """Source of the older label to the number of those rows."""
+    capped_by_source: Mapping[str, int] = field(default_factory=dict)
+    """Source of labels to its recent rows beyond its share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectedRow:
+    """A training row whose label models that were not taught it are sure is another one; it was left out of training."""
+
+    row_id: int
+    text: str
+    label: str
+    source: str
+    suggested: str
+    """The label that they say."""
+    margin: float
+    """By how much they rather say it: probability of `suggested` minus that of `label`, 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayTrial:
+    """One share of the past training rows, tried with a head; shares of right answers on the validation rows."""
+
+    share: float
+    row_count: int
+    """Past rows that it replays."""
+    past_score: float
+    recent_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaughtRows:
+    """What a training made of the training rows of its snapshot."""
+
+    taught_count: int
+    suspected: tuple[SuspectedRow, ...] = ()
+    """The surest first."""
+    replay_share: float = 1.0
+    """Share of the past training rows that was replayed."""
+    replay_trials: tuple[ReplayTrial, ...] = ()
+    """Empty where there was nothing to choose, or too few validation rows to choose by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSnapshot:
     """The record of a frozen data set; its rows lie in the snapshot store under the same digest."""
 
@@ -70,6 +124,9 @@ class DatasetSnapshot:
     """`person`: examples that somebody brought; `loop`: frozen for a retraining."""
     contradicted_count: int = 0
     """Past rows left out because recent labels contradict them."""
+    left_out: LeftOut = LeftOut()
+    taught: TaughtRows | None = None
+    """Of the newest training on it; None before one."""
 
 
 def rows_digest(rows: Iterable[SnapshotRow]) -> SnapshotDigest:

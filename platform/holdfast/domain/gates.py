@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.domain.answers import labels_in, row_score
+from holdfast.domain.curation import alike_to_sealed
 from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.ids import AdapterDigest, SnapshotDigest, TaskName, VerdictId, derive
 from holdfast.domain.retraining import HoldoutScores
@@ -102,22 +103,23 @@ class _Holdout:
 
 def judge(
     contract: TaskContract, *, rows: Sequence[SnapshotRow], candidate: HoldoutScores, champion: HoldoutScores | None,
-    snapshot_digest: SnapshotDigest, policy_digest: str, now: datetime,
+    snapshot_digest: SnapshotDigest, policy_digest: str, now: datetime, sealed: Sequence[str] = (),
 ) -> Verdict:  # fmt: skip
     """The verdict on a candidate. Pure: the same inputs give the same verdict.
 
     Args:
         contract: its floor and promotion policy are the conditions.
-        rows: of the snapshot; only those held out are looked at.
+        rows: of the snapshot; scores are of those held out, and the others may not be nearly the same as one of them.
         candidate: what it answered on every held-out row.
         champion: the same of the present champion; None for a first version.
         snapshot_digest: of ``rows``.
         policy_digest: ``digest_of(contract)``.
         now: the instant of the verdict.
+        sealed: texts held out for other versions of the task, which this one may not have trained on either.
     """
     policy = contract.promotion
     problem = _problem(rows, candidate, champion)
-    criteria = [_integrity(problem, rows)]
+    criteria = [_integrity(problem, rows, len(alike_to_sealed(rows, sealed)))]
     slices: tuple[CriterionResult, ...] = ()
     if problem is None:
         held = _holdout(rows, candidate, champion, contract.metric)
@@ -184,11 +186,13 @@ def _right(rows: Sequence[SnapshotRow], scores: HoldoutScores, metric: Metric) -
     return np.array([row_score(said[row.row_id], row.label, metric) for row in rows])
 
 
-def _integrity(problem: str | None, rows: Sequence[SnapshotRow]) -> CriterionResult:
+def _integrity(problem: str | None, rows: Sequence[SnapshotRow], alike_count: int) -> CriterionResult:
     count = sum(row.split == "holdout" for row in rows)
+    leak = f"{alike_count} row(s) that it trained on are held-out rows, or nearly; freeze the data again and train on that"
+    fine = "the same held-out rows were answered by all, with finite numbers, and none of them was trained on"
     return CriterionResult(
-        name="integrity", outcome="pass" if problem is None else "need more", observed=None, lower=None, upper=None, threshold=0.0,
-        row_count=count, reason=problem or "the same held-out rows were answered by all, with finite numbers",
+        name="integrity", outcome="fail" if alike_count else "pass" if problem is None else "need more", observed=None, lower=None,
+        upper=None, threshold=0.0, row_count=count, reason=leak if alike_count else problem or fine,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from holdfast.domain.alerts import LIVING, Alert
+from holdfast.domain.datasets import TaughtRows
 from holdfast.domain.diagnosis import Cause
 from holdfast.domain.ids import AdapterDigest, AlertId, PromotionId, RetrainingId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.tasks import Kind, LoraSpec, RetrainingPolicy, Rung
@@ -77,6 +78,8 @@ class TrainingPlan:
     champion_digest: AdapterDigest | None
     """Scored on the same held-out rows, and compared with."""
     kind: Kind = "classification"
+    max_suspected_share: float = 0.0
+    """Share of the training rows that may be left out because their labels look wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,8 @@ class TrainingResult:
     rungs: tuple[TrainedRung, ...]
     scores: Mapping[str, HoldoutScores]
     """Digest to scores: each trained rung, and the champion where the plan names one."""
+    taught: TaughtRows | None = None
+    """Which of the snapshot's training rows taught; None where the trainer does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What goes into a dataset snapshot: which rows, in which split, with what quota for each origin.
 
-A text, however often it occurs, is in one split only, and a text that a parent version was trained on is never held out for
-its child: so no candidate is judged on a row that it, or the champion it is compared with, has learnt.
+A text and what is nearly the same, however often it occurs, is in one split only, and a text that a parent version was trained on is
+never held out for its child: so no candidate is judged on a row that it, or the champion it is compared with, has learnt.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.domain.answers import label_counts, labels_in
 from holdfast.domain.captures import LabelledCapture
-from holdfast.domain.datasets import Example, Period, SnapshotRow, Split
+from holdfast.domain.curation import beyond_the_cap, capped, conflicts, without_sealed
+from holdfast.domain.datasets import Example, LeftOut, Period, SnapshotRow, Split
+from holdfast.domain.near_duplicates import clusters
 from holdfast.domain.tasks import RetrainingPolicy
 from holdfast.domain.windows import ReferenceWindow
 
@@ -40,10 +42,11 @@ NEAR = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenRows:
-    """The rows of a snapshot, and how many past rows were left out as contradicted."""
+    """The rows of a snapshot, how many past rows were left out as contradicted, and what else was."""
 
     rows: tuple[SnapshotRow, ...]
     contradicted_count: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def normalised(text: str) -> str:
@@ -55,24 +58,22 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
-def first_snapshot(examples: Iterable[Example], *, seed: int) -> FrozenRows:
-    """The rows of a first training: each text once (its first label counts), split by a hash of the text."""
+def first_snapshot(
+    examples: Iterable[Example], *, seed: int, policy: RetrainingPolicy | None = None, sealed: Sequence[str] = ()
+) -> FrozenRows:
+    """The rows of a first training: each text once (its first label counts), split by a hash of the first text of its cluster.
+
+    Near-duplicates beyond the policy's number do not train, and nothing does that is nearly one of the ``sealed`` texts.
+    """
     kept: dict[str, Example] = {}
+    unlike: Counter[str] = Counter()
     for example in examples:
-        kept.setdefault(normalised(example.text), example)
-    rare = _rare(example.label for example in kept.values())
-    rows = [
-        _row(
-            example.text,
-            example.label,
-            _split(key, FIRST_SHARES, seed, _holds(rare, example.label)),
-            "past",
-            example.source,
-            example.capture_id,
-        )
-        for key, example in kept.items()
-    ]
-    return FrozenRows(rows=_numbered(rows))
+        first = kept.setdefault(normalised(example.text), example)
+        unlike[example.source] += first.label != example.label
+    rows = [_row(one.text, one.label, "past", one.source, one.capture_id) for one in kept.values()]
+    whole = replace(policy or RetrainingPolicy(), max_rows=max(1, len(rows)))  # what a person brings is never cut
+    frozen = _curated(rows, {}, policy=whole, seed=seed, sealed=sealed)
+    return replace(frozen, left_out=_with_conflicts(frozen.left_out, unlike))
 
 
 def next_snapshot(
@@ -83,29 +84,92 @@ def next_snapshot(
     reference: ReferenceWindow | None,
     policy: RetrainingPolicy,
     seed: int,
+    sealed: Sequence[str] = (),
 ) -> FrozenRows:
     """The rows of a retraining: the parent's rows, and every labelled capture that is not among them.
 
-    Captures with a seq of at least ``since_seq`` are recent. Past rows that recent labels contradict are left out. Where there
-    are more rows than ``policy.max_rows``, past rows get at most ``policy.replay_share`` of it, and the newest are kept.
+    Captures with a seq of at least ``since_seq`` are recent; what a source gives of them beyond its share is left out, and so are past
+    rows that recent labels contradict. Where there are more rows than ``policy.max_rows``, past rows get at most
+    ``policy.replay_share`` of it, and the newest are kept. Nothing trains that is nearly one of the ``sealed`` texts.
     """
-    splits = {normalised(row.text): row.split for row in past}
+    labelled, capped_by_source = capped(labelled, since_seq=since_seq, policy=policy)
     newest: dict[str, LabelledCapture] = {normalised(item.capture.text): item for item in labelled}
-    recent_keys = {key for key, item in newest.items() if item.capture.seq >= since_seq}
-    rare = _rare(item.label.value for item in newest.values())
-    fresh: dict[Period, list[SnapshotRow]] = {"past": [], "recent": []}
-    for key, item in newest.items():
-        period: Period = "recent" if key in recent_keys else "past"
-        shares = RECENT_SHARES if period == "recent" else FIRST_SHARES
-        split = splits.get(key) or _split(key, shares, seed, _holds(rare, item.label.value))
-        fresh[period].append(_row(item.capture.text, item.label.value, split, period, item.label.source, item.capture.capture_id))
-    kept = [replace(row, period="past") for row in past if normalised(row.text) not in newest] + fresh["past"]
-    recent_items = [newest[key] for key in newest if key in recent_keys]
+    given: dict[Period, list[SnapshotRow]] = {"past": [], "recent": []}
+    for item in newest.values():
+        period: Period = "recent" if item.capture.seq >= since_seq else "past"
+        given[period].append(_row(item.capture.text, item.label.value, period, item.label.source, item.capture.capture_id))
+    kept = [replace(row, period="past") for row in past if normalised(row.text) not in newest] + given["past"]
+    recent = [item for item in newest.values() if item.capture.seq >= since_seq]
     own = {item.capture.text: item.capture.embedding for item in labelled}  # past captures are not in the reference
-    contradicted = contradicted_texts([row.text for row in kept], [row.label for row in kept], recent_items, reference, own=own)
+    contradicted = contradicted_texts([row.text for row in kept], [row.label for row in kept], recent, reference, own=own)
     agreeing = [row for row in kept if row.text not in contradicted]
-    chosen_past, chosen_recent = _quota(agreeing, fresh["recent"], policy)
-    return FrozenRows(rows=_numbered([*chosen_past, *chosen_recent]), contradicted_count=len(kept) - len(agreeing))
+    splits = {normalised(row.text): row.split for row in past}
+    frozen = _curated([*agreeing, *given["recent"]], splits, policy=policy, seed=seed, sealed=sealed)
+    left_out = _with_conflicts(replace(frozen.left_out, capped_by_source=capped_by_source), _overwritten(past, labelled, newest))
+    return FrozenRows(rows=frozen.rows, contradicted_count=len(kept) - len(agreeing), left_out=left_out)
+
+
+def _curated(
+    rows: Sequence[SnapshotRow], splits: Mapping[str, Split], *, policy: RetrainingPolicy, seed: int, sealed: Sequence[str]
+) -> FrozenRows:
+    """Rows in order of time with their splits, those that may not teach left out; ``splits``: of the texts that have one."""
+    found = clusters([*sealed, *(row.text for row in rows)]).tolist()
+    cluster_of = found[len(sealed) :]
+    decided = _splits(rows, cluster_of, splits, frozenset(found[: len(sealed)]), seed)
+    placed = [replace(row, split=split or "train") for row, split in zip(rows, decided, strict=True)]
+    between = {at for at, split in enumerate(decided) if split is None}
+    clash = conflicts(placed, cluster_of)
+    out = between | clash.overruled
+    beyond = beyond_the_cap(placed, cluster_of, policy.max_near_duplicates) - out
+    left = [row for at, row in enumerate(placed) if at not in out | beyond]
+    chosen_past, chosen_recent = _quota([r for r in left if r.period == "past"], [r for r in left if r.period == "recent"], policy)
+    taught, alike_count = without_sealed([*chosen_past, *chosen_recent], sealed)
+    return FrozenRows(
+        rows=_numbered(taught),
+        left_out=_with_conflicts(LeftOut(near_duplicate_count=len(beyond), sealed_alike_count=len(between) + alike_count), clash.by_source),
+    )
+
+
+def _splits(
+    rows: Sequence[SnapshotRow], cluster_of: Sequence[int], splits: Mapping[str, Split], sealed: frozenset[int], seed: int
+) -> list[Split | None]:
+    """The split of each row: its own, else its cluster's, else by a hash of the cluster's first text.
+
+    None for a new row between one that is held out and one that has taught: it can neither teach nor judge.
+    """
+    fresh = [normalised(row.text) not in splits for row in rows]
+    fixed: dict[int, set[Split]] = defaultdict(set, {cluster: {"holdout"} for cluster in sealed})
+    members: dict[int, list[SnapshotRow]] = defaultdict(list)
+    for row, cluster, new in zip(rows, cluster_of, fresh, strict=True):
+        if new:
+            members[cluster].append(row)
+        else:
+            fixed[cluster].add(splits[normalised(row.text)])
+    rare = _rare(row.label for some in members.values() for row in some)
+    whole = {cluster: _of_cluster(fixed.get(cluster, set()), some, rare, seed) for cluster, some in members.items()}
+    return [whole[cluster] if new else splits[normalised(row.text)] for row, cluster, new in zip(rows, cluster_of, fresh, strict=True)]
+
+
+def _of_cluster(fixed: set[Split], fresh: Sequence[SnapshotRow], rare: frozenset[str], seed: int) -> Split | None:
+    if len(fixed) > 1:
+        return None if "holdout" in fixed else "train"
+    if fixed:
+        return next(iter(fixed))
+    shares = RECENT_SHARES if any(row.period == "recent" for row in fresh) else FIRST_SHARES
+    return _split(normalised(fresh[0].text), shares, seed, any(_holds(rare, row.label) for row in fresh))
+
+
+def _overwritten(past: Sequence[SnapshotRow], labelled: Sequence[LabelledCapture], newest: Mapping[str, LabelledCapture]) -> Counter[str]:
+    """Source of an older label of a text to how many of them the newest one contradicts."""
+    known = [(row.text, row.label, row.source) for row in past]
+    known += [(item.capture.text, item.label.value, item.label.source) for item in labelled]
+    now = {key: item.label.value for key, item in newest.items()}
+    return Counter(source for text, label, source in known if now.get(normalised(text), label) != label)
+
+
+def _with_conflicts(left_out: LeftOut, more: Mapping[str, int]) -> LeftOut:
+    by_source = Counter(left_out.conflicts_by_source) + Counter(more)
+    return replace(left_out, conflicts_by_source=dict(sorted(by_source.items())), conflict_count=by_source.total())
 
 
 def contradicted_texts(
@@ -190,8 +254,9 @@ def _holds(rare: frozenset[str], value: str) -> bool:
     return not rare.isdisjoint(labels_in(value))
 
 
-def _row(text: str, label: str, split: Split, period: Period, source: str, capture_id: str | None = None) -> SnapshotRow:  # noqa: PLR0917
-    return SnapshotRow(row_id=0, text=text, label=label, split=split, period=period, source=source, capture_id=capture_id)
+def _row(text: str, label: str, period: Period, source: str, capture_id: str | None) -> SnapshotRow:
+    """A row whose split is not decided yet."""
+    return SnapshotRow(row_id=0, text=text, label=label, split="train", period=period, source=source, capture_id=capture_id)
 
 
 def _numbered(rows: Sequence[SnapshotRow]) -> tuple[SnapshotRow, ...]:

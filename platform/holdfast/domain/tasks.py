@@ -79,6 +79,13 @@ class RetrainingPolicy:
     replay_share: float = field(default=0.5, metadata=_limits(0.0, 0.95))
     """Share of the training rows that is replayed from the parent version's data."""
     max_rows: int = field(default=20_000, metadata=_limits(100, 10_000_000))
+    max_near_duplicates: int = field(default=5, metadata=_limits(1, 1_000_000))
+    """So many texts that are nearly the same, with the same label, are trained on at most; more say nothing new."""
+    max_share_by_source: float = field(default=0.8, metadata=_limits(0.05, 1.0))
+    """Share of the recent labels that one source gives at most, where there are others; a person's labels in the console and in reviews
+    count in full, and so do the first `min_labels` of any source. 1 means no cap."""
+    max_suspected_share: float = field(default=0.05, metadata=_limits(0.0, 0.5))
+    """Share of the training rows that is left out at most because their labels look wrong; 0 turns the search off."""
     cool_down_s: float = field(default=600.0, metadata=_limits(0.0, 1e8))
     max_per_day: int = field(default=6, metadata=_limits(1, 1000))
     max_attempts: int = field(default=3, metadata=_limits(1, 20))

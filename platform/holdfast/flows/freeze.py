@@ -8,15 +8,16 @@ from datetime import datetime
 
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.answers import kind_of, labels_in
-from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, rows_digest
+from holdfast.domain.datasets import DatasetSnapshot, Example, SnapshotRow, TaughtRows, rows_digest
 from holdfast.domain.exclusions import admitted
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.labelling import FORMS, problem_of
+from holdfast.domain.records import to_plain
 from holdfast.domain.retraining import SEED, Retraining
 from holdfast.domain.splits import FrozenRows, first_snapshot, next_snapshot, normalised
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import DataInvalid, LabelUnknown, NotFound
-from holdfast.ports import House
+from holdfast.ports import House, UnitOfWork
 
 
 def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, actor: str) -> DatasetSnapshot:
@@ -35,7 +36,8 @@ def add_examples(house: House, task: TaskName, examples: Sequence[Example], *, a
         if problem is not None:
             raise DataInvalid(source="the examples", problem=problem, place=example.place or f"row {number}", remedy=FORMS[contract.kind])
     now = house.clock()
-    snapshot = replace(_freeze(house, task, first_snapshot(examples, seed=SEED), now), origin="person")
+    rows = first_snapshot(examples, seed=SEED, policy=contract.retraining, sealed=sealed_texts(house, task))
+    snapshot = replace(_freeze(house, task, rows, now), origin="person")
     with house.unit_of_work() as uow:
         uow.snapshots.put(snapshot)
         uow.ledger.append(
@@ -60,9 +62,40 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
     labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
     reference = house.adapters.reference(champion)
     labelled = admitted(labelled, alerts, reference.fitted.texts)
-    frozen = next_snapshot(past, labelled, since_seq=r.since_seq, reference=reference, policy=contract.retraining, seed=SEED)
+    frozen = next_snapshot(
+        past, labelled, since_seq=r.since_seq, reference=reference, policy=contract.retraining, seed=SEED, sealed=sealed_texts(house, r.task),
+    )  # fmt: skip
     recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
     return _freeze(house, r.task, frozen, house.clock()), recent_count
+
+
+def sealed_texts(house: House, task: TaskName) -> tuple[str, ...]:
+    """The texts that were held out for any version of a task: what no version of it may train on. Raises NotFound when rows are gone."""
+    with house.unit_of_work() as uow:
+        digests = dict.fromkeys(version.lineage.snapshot_digest for version in uow.versions.of_task(task))
+    rows = (row for digest in digests for row in house.snapshots.load(digest))
+    return tuple(dict.fromkeys(row.text for row in rows if row.split == "holdout"))
+
+
+def labels_of(contract: TaskContract, rows: Sequence[SnapshotRow]) -> tuple[str, ...]:
+    """The contract's labels in its order, then labels that came later, sorted; only those that have a training row."""
+    present = {label for row in rows if row.split == "train" for label in labels_in(row.label)}
+    later = sorted(present.difference(contract.labels))
+    return tuple(label for label in (*contract.labels, *later) if label in present)
+
+
+def note_taught(uow: UnitOfWork, r: Retraining, taught: TaughtRows | None, now: datetime) -> None:
+    """Write down, on the snapshot and in the ledger, which of its training rows taught, where the trainer says it."""
+    assert r.snapshot_digest is not None, "a training has rows"
+    snapshot = uow.snapshots.get(r.snapshot_digest)
+    if taught is None or snapshot.taught == taught:
+        return
+    uow.snapshots.put(replace(snapshot, taught=taught))
+    body = {
+        "retraining_id": r.retraining_id, "snapshot": snapshot.digest, "taught": taught.taught_count, "replay_share": taught.replay_share,
+        "suspected": [row.row_id for row in taught.suspected], "replay_trials": to_plain(taught.replay_trials),
+    }  # fmt: skip
+    uow.ledger.append(at=now, kind="dataset.taught", task=r.task, actor="loop", body=body)
 
 
 def _with_brought(house: House, parent: AdapterVersion) -> tuple[SnapshotRow, ...]:
@@ -94,4 +127,5 @@ def _freeze(house: House, task: TaskName, frozen: FrozenRows, now: datetime) -> 
         labels=tuple(sorted({label for row in rows for label in labels_in(row.label)})),
         created_at=now,
         contradicted_count=frozen.contradicted_count,
+        left_out=frozen.left_out,
     )

@@ -13,6 +13,7 @@ from holdfast.domain.gates import Verdict
 from holdfast.domain.ids import AdapterDigest
 from holdfast.domain.records import digest_of
 from holdfast.domain.retraining import HoldoutScores, Retraining
+from holdfast.flows.freeze import sealed_texts
 from holdfast.ports import House, RunFacts
 
 
@@ -34,6 +35,7 @@ def judge(house: House, r: Retraining) -> Verdict:
         snapshot_digest=r.snapshot_digest,
         policy_digest=digest_of(contract),
         now=house.clock(),
+        sealed=sealed_texts(house, r.task),
     )
     with house.unit_of_work() as uow:
         uow.verdicts.put(verdict)

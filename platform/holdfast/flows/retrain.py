@@ -6,14 +6,12 @@ cut off by a kill is done again by the next claim. The training itself runs else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from holdfast.domain.adapters import AdapterVersion, Lineage, adapter_digest
-from holdfast.domain.answers import labels_in
-from holdfast.domain.datasets import SnapshotRow
 from holdfast.domain.gates import pick_rung
 from holdfast.domain.ids import AlertId, RetrainingId, SnapshotDigest, TaskName, derive
 from holdfast.domain.records import to_plain
@@ -29,7 +27,6 @@ from holdfast.domain.retraining import (
     decide_by_hand,
     rungs_of,
 )
-from holdfast.domain.tasks import TaskContract
 from holdfast.errors import Conflict, GateRefused, HoldfastError, LeaseLost, NotFound, PartUnavailable, RetrainingHeld
 from holdfast.flows import freeze, judge, promote
 from holdfast.ports import House, UnitOfWork
@@ -191,17 +188,11 @@ def _plan(house: House, r: Retraining) -> TrainingPlan:
     assert r.snapshot_digest is not None, "a training without rows is never started"
     rows = house.snapshots.load(r.snapshot_digest)
     return TrainingPlan(
-        key=r.retraining_id, task=r.task, base=contract.base, base_digest=house.base_digests[contract.base],
-        labels=_labels_of(contract, rows), max_tokens=contract.max_tokens, rungs=rungs_of(contract.retraining),
-        lora=contract.retraining.lora, seed=SEED, snapshot_digest=r.snapshot_digest, champion_digest=r.champion_digest, kind=contract.kind,
+        key=r.retraining_id, task=r.task, base=contract.base, base_digest=house.base_digests[contract.base], kind=contract.kind, seed=SEED,
+        labels=freeze.labels_of(contract, rows), max_tokens=contract.max_tokens, rungs=rungs_of(contract.retraining),
+        lora=contract.retraining.lora, max_suspected_share=contract.retraining.max_suspected_share,
+        snapshot_digest=r.snapshot_digest, champion_digest=r.champion_digest,
     )  # fmt: skip
-
-
-def _labels_of(contract: TaskContract, rows: Sequence[SnapshotRow]) -> tuple[str, ...]:
-    """The contract's labels in its order, then labels that came later, sorted; only those that have a training row."""
-    present = {label for row in rows if row.split == "train" for label in labels_in(row.label)}
-    later = sorted(present.difference(contract.labels))
-    return tuple(label for label in (*contract.labels, *later) if label in present)
 
 
 def _take_in(house: House, r: Retraining, result: TrainingResult) -> Retraining:
@@ -219,6 +210,7 @@ def _take_in(house: House, r: Retraining, result: TrainingResult) -> Retraining:
     with house.unit_of_work() as uow:
         for rung in result.rungs:
             _put_version(uow, house, r, rung, now)
+        freeze.note_taught(uow, r, result.taught, now)
         uow.commit()
     beside = [rung.digest for name, rung in by_rung.items() if name != chosen]
     return replace(

@@ -24,6 +24,7 @@ from holdfast.api.keys import ensure_admin_key, hash_of
 from holdfast.domain.adapters import AdapterVersion
 from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, Label, Prediction
+from holdfast.domain.datasets import LeftOut, SuspectedRow, TaughtRows
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.gates import CriterionResult
 from holdfast.domain.ids import CaptureId, TaskName
@@ -45,6 +46,7 @@ from holdfast.testing.record_builders import (
     a_retraining,
     a_route,
     a_snapshot,
+    a_snapshot_row,
     a_verdict,
     a_version,
     an_alert,
@@ -147,12 +149,15 @@ def _seed_drifted(place: Place) -> None:
     contract = a_contract(promotion=PromotionPolicy(mode="suggest"), description="Route support tickets to the right desk.")
     alert = _concept_change(first)
     verdict = a_verdict(candidate=second.digest, champion=first.digest, criteria=PASSED, policy_digest=digest_of(contract))
+    rows = [a_snapshot_row(n) for n in range(20)]
     run = a_retraining(
         requested_at=NOON + timedelta(minutes=21), due_at=NOON + timedelta(minutes=31),
         alert_id=alert.alert_id, reason=f"alert {alert.alert_id}", state="judged",
         candidate_digest=second.digest, beside_digest=beside.digest, labels_used=214, train_seconds=74.0, attempt=1, progress=1.0,
-        verdict_id=verdict.verdict_id, champion_digest=first.digest, requested_by="loop",
+        verdict_id=verdict.verdict_id, champion_digest=first.digest, requested_by="loop", snapshot_digest=a_snapshot(rows).digest,
     )  # fmt: skip
+    doubt = SuspectedRow(row_id=1, text=HOSTILE, label=LABELS[0], source="desk", suggested=LABELS[1], margin=0.9)
+    data = a_snapshot(rows, left_out=LeftOut(capped_by_source={"robot": 40}), taught=TaughtRows(taught_count=17, suspected=(doubt,)))
     monitors = a_monitor_set(
         adapter_digest=first.digest, readings=_readings(17.2), capture_cursor=800, updated_at=NOON + timedelta(minutes=29)
     )
@@ -166,6 +171,7 @@ def _seed_drifted(place: Place) -> None:
         work.monitors.put(monitors)
         work.alerts.put(alert)
         work.verdicts.put(verdict)
+        work.snapshots.put(data)
         work.retrainings.request(run)
         work.promotions.put(a_promotion(digest=first.digest, live_at=NOON + timedelta(minutes=2)))
         work.reports.put(a_report(adapter_digest=first.digest))

@@ -95,6 +95,7 @@ def test_the_page_of_a_task_shows_both_rungs_the_verdict_in_words_and_the_plot(f
         "beside it, for comparison", "right on 31 % more of the recent rows", "✓ pass", "concept change", "What fits: retrain.",
         "56% (46 to 65%)", "not enough data", "would have found a rise of errors by 4.3 points",
         "a false alarm comes within n events with probability at most n / 250,000", "every criterion is met", "v1 live",
+        "17 taught", "40 beyond the share of robot", "Suspected label errors (1)",
     ):  # fmt: skip
         assert expected in words, expected
     assert '<svg class="plot"' in page

@@ -49,6 +49,23 @@ def _outcome(verdict: Verdict, name: str) -> str:
     return next(c.outcome for c in verdict.criteria if c.name == name)
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("sealed", [(), ("where is the parcel with my books now",)])
+def test_a_candidate_that_learnt_from_a_held_out_row_or_nearly_fails_however_good_it_is(
+    split: Literal["train", "validation"], sealed: tuple[str, ...]
+) -> None:
+    text = "Where is the parcel with my books, now?" if sealed else "text 3"
+    rows = (*_rows(), a_snapshot_row(10_000, text=text, split=split))
+    held = rows[:-1]
+    good, old = _scores(held, "new", past=0.97, recent=0.95), _scores(held, "old", past=0.97, recent=0.55)
+    verdict = gates.judge(
+        CONTRACT, rows=rows, candidate=good, champion=old, snapshot_digest=SnapshotDigest(digest_of("rows")),
+        policy_digest=digest_of(CONTRACT), now=NOON, sealed=sealed,
+    )  # fmt: skip
+    assert (verdict.outcome, _outcome(verdict, "integrity")) == ("fail", "fail")
+    assert "1 row(s) that it trained on" in verdict.reason
+
+
 def test_a_candidate_that_mends_the_recent_and_keeps_the_past_passes() -> None:
     rows = _rows()
     verdict = _judge(rows, _scores(rows, "new", past=0.97, recent=0.95), _scores(rows, "old", past=0.97, recent=0.55, seed=0))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.domain.captures import Capture, Label, LabelledCapture, Prediction
+from holdfast.domain.curation import alike_to_sealed
 from holdfast.domain.datasets import Example, SnapshotRow
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
+from holdfast.domain.near_duplicates import SIMILARITY, similarity
 from holdfast.domain.splits import contradicted_texts, first_snapshot, next_snapshot, normalised
 from holdfast.domain.tasks import RetrainingPolicy
 from holdfast.domain.windows import ReferenceWindow, WindowRows
+from holdfast.testing.builders import a_snapshot_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -117,3 +122,103 @@ def test_more_rows_than_the_limit_keep_the_newest_and_the_replay_share() -> None
     counts = Counter(row.period for row in frozen.rows)
     assert (counts["past"], counts["recent"]) == (50, 150)
     assert "new 299" in {row.text for row in frozen.rows}
+
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from(["where", "is", "my", "new", "card", "please"]), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=40
+)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_near_duplicates_are_in_one_split_in_every_later_snapshot_and_nothing_alike_to_a_sealed_row_trains(
+    first: list[str], later: list[str], sealed: list[str]
+) -> None:
+    past = first_snapshot([Example(text=text, label="ab"[n % 2]) for n, text in enumerate(first)], seed=1).rows
+    items = [labelled(n, text, "ab"[n % 2]) for n, text in enumerate(later)]
+    frozen = next_snapshot(past, items, since_seq=5, reference=None, policy=RetrainingPolicy(), seed=1, sealed=sealed)
+    assert alike_to_sealed(past, ()) == frozenset()
+    assert alike_to_sealed(frozen.rows, sealed) == frozenset()
+    before = {normalised(row.text): row.split for row in past}
+    assert all(row.split == before.get(normalised(row.text), row.split) for row in frozen.rows)
+
+
+def long_text(number: int, word: str = "today") -> str:
+    return f"dear team about order {number} please tell me now when my parcel {number} with the books will come to my house {word}"
+
+
+def test_a_new_text_nearly_the_same_as_one_that_is_held_out_is_held_out_too() -> None:
+    past = (
+        a_snapshot_row(0, text=long_text(1), label="a", split="holdout"),
+        a_snapshot_row(1, text=long_text(2), label="a", split="train"),
+    )
+    items = [labelled(n, long_text(1 + n % 2, f"day{n}"), "a") for n in range(6)]
+    frozen = next_snapshot(past, items, since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert {row.split for row in frozen.rows} == {"holdout", "train"}
+    assert all((row.split == "holdout") == ("parcel 1 " in row.text) for row in frozen.rows)
+
+
+def test_a_new_text_between_one_held_out_and_one_that_taught_neither_teaches_nor_judges() -> None:
+    words = [f"word{n}" for n in range(30)]
+    held, between = " ".join(words), " ".join([*words[:-2], "new", "end"])
+    taught = " ".join(["begin", "so", *words[2:-2], "new", "end"])
+    assert min(similarity(held, between), similarity(between, taught)) >= SIMILARITY > similarity(held, taught)
+    past = (a_snapshot_row(0, text=held, label="a", split="holdout"), a_snapshot_row(1, text=taught, label="a", split="train"))
+    frozen = next_snapshot(past, [labelled(1, between, "a")], since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert [row.text for row in frozen.rows] == [held, taught]
+    assert frozen.left_out.sealed_alike_count == 1
+
+
+def test_rows_of_an_older_snapshot_that_are_nearly_a_held_out_row_stop_teaching_and_are_counted() -> None:
+    past = tuple(a_snapshot_row(n, text=long_text(7, f"day{n}"), split="holdout" if n == 0 else "train") for n in range(4))
+    frozen = next_snapshot(past, [], since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert [row.split for row in frozen.rows] == ["holdout"]
+    assert frozen.left_out.sealed_alike_count == 3
+
+
+def test_near_duplicates_beyond_the_contracts_number_do_not_train_and_the_newest_stay() -> None:
+    examples = [Example(text=long_text(9, f"day{n}"), label="ab"[n % 2]) for n in range(20)]
+    frozen = first_snapshot(examples, seed=3, policy=RetrainingPolicy(max_near_duplicates=2))
+    assert [row.text for row in frozen.rows] == [long_text(9, f"day{n}") for n in (16, 17, 18, 19)]
+    assert frozen.left_out.near_duplicate_count == 16
+
+
+def test_texts_with_two_labels_are_counted_by_the_source_of_the_older_and_a_recent_label_overrules_a_past_one() -> None:
+    past = (a_snapshot_row(0, text="exact", label="a", split="train"), a_snapshot_row(1, text=long_text(1), label="a", split="train"))
+    items = [labelled(1, "exact", "b"), labelled(2, long_text(1, "tomorrow"), "b")]
+    frozen = next_snapshot(past, items, since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert {row.text: row.label for row in frozen.rows} == {"exact": "b", long_text(1, "tomorrow"): "b"}
+    assert frozen.left_out.conflicts_by_source == {"file": 2}
+
+
+def test_two_labels_of_one_period_for_nearly_the_same_text_are_counted_and_both_teach() -> None:
+    examples = [Example(text=long_text(1, word), label=label) for word, label in (("today", "a"), ("tomorrow", "b"))]
+    frozen = first_snapshot(examples, seed=1)
+    assert len(frozen.rows) == 2
+    assert frozen.left_out.conflict_count == 1
+
+
+def from_source(items: list[LabelledCapture], source: str) -> list[LabelledCapture]:
+    return [replace(item, label=replace(item.label, source=source)) for item in items]
+
+
+def test_a_burst_of_one_source_is_capped_and_the_others_labels_all_count() -> None:
+    desk = [labelled(n, f"desk {n}", "a") for n in range(100)]
+    burst = from_source([labelled(1_000 + n, f"robot {n}", "b") for n in range(5_000)], "robot")
+    frozen = next_snapshot(past_rows(50), [*desk, *burst], since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    counts = Counter(row.source for row in frozen.rows)
+    assert (counts["desk"], counts["robot"]) == (100, 400), "four fifths of the recent rows at most"
+    assert frozen.left_out.capped_by_source == {"robot": 4_600}
+
+
+@pytest.mark.parametrize("source", ["console:ann", "review", "review:2"])
+def test_labels_of_a_person_who_looked_at_the_text_are_never_capped(source: str) -> None:
+    seen = from_source([labelled(n, f"seen {n}", "a") for n in range(900)], source)
+    items = [*seen, *(labelled(1_000 + n, f"desk {n}", "a") for n in range(10))]
+    frozen = next_snapshot(past_rows(50), items, since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert frozen.left_out.capped_by_source == {}
+
+
+def test_a_source_that_is_the_only_one_is_not_capped() -> None:
+    items = [labelled(n, f"desk {n}", "a") for n in range(900)]
+    frozen = next_snapshot(past_rows(50), items, since_seq=0, reference=None, policy=RetrainingPolicy(), seed=1)
+    assert len([row for row in frozen.rows if row.source == "desk"]) == 900

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from holdfast.domain.alerts import Alert
+from holdfast.domain.datasets import ReplayTrial, SuspectedRow, TaughtRows
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.ids import AdapterDigest, RetrainingId
 from holdfast.domain.records import digest_of
@@ -17,7 +19,7 @@ from holdfast.domain.tasks import PromotionPolicy, RetrainingPolicy
 from holdfast.errors import Conflict, LabelUnknown, NotFound, RetrainingHeld
 from holdfast.flows import freeze, promote, retrain, roll_out
 from holdfast.ports import House
-from holdfast.testing.builders import TASK, a_capture, a_contract, a_house, a_label, a_replica_report, an_example
+from holdfast.testing.builders import LABELS, TASK, a_capture, a_contract, a_house, a_label, a_replica_report, an_example
 from holdfast.testing.clock import SteppedClock
 from holdfast.testing.record_builders import an_alert
 from holdfast.testing.twins import CannedTrainer, ListDoorbell, MemoryRegistry
@@ -270,3 +272,54 @@ def test_each_step_rings_for_the_next_and_an_unknown_id_is_an_error() -> None:
     assert house.doorbell.rings[-1][0] == "holdfast.advance_retraining"
     with pytest.raises(NotFound):
         retrain.advance(house, RetrainingId("rtr_nothing"), owner="w1")
+
+
+def test_a_burst_of_wrong_labels_from_one_source_cannot_fill_the_training_set() -> None:
+    house = house_with_data()
+    first = promoted_first(house)
+    champion = str(first.candidate_digest)
+    house.log.append([a_capture(n, text=f"a wholly new text {n}", adapter_digest=champion) for n in range(3_000)])
+    house.log.label([a_label(n, source="desk") for n in range(100)])
+    house.log.label([a_label(n, source="robot", value=LABELS[0]) for n in range(100, 3_000)])
+    done = run(house, retrain.request(house, TASK, reason="burst", actor="me"), until=frozenset({"judged", "promoted", "refused"}))
+    assert done.snapshot_digest is not None
+    rows = house.snapshots.load(done.snapshot_digest)
+    sources = Counter(row.source for row in rows if row.period == "recent")
+    assert (sources["desk"], sources["robot"]) == (100, 400)
+    with house.unit_of_work() as uow:
+        assert uow.snapshots.get(done.snapshot_digest).left_out.capped_by_source == {"robot": 2_500}
+
+
+def test_a_text_held_out_for_a_version_never_trains_a_later_one_though_it_left_the_snapshot() -> None:
+    house = house_with_data(retraining=RetrainingPolicy(max_rows=100, replay_share=0.0))
+    first = promoted_first(house)
+    sealed = freeze.sealed_texts(house, TASK)
+    again = [f"{text}!" for text in sealed]
+    house.log.append([a_capture(n, text=text, adapter_digest=str(first.candidate_digest)) for n, text in enumerate(again)])
+    house.log.append([a_capture(n, text=f"a wholly new text {n}", adapter_digest=str(first.candidate_digest)) for n in range(1_000, 1_300)])
+    house.log.label([a_label(n) for n in (*range(len(again)), *range(1_000, 1_300))])
+    done = run(house, retrain.request(house, TASK, reason="more", actor="me"), until=frozenset({"judged", "promoted", "refused"}))
+    assert done.snapshot_digest is not None
+    learnt = {row.text for row in house.snapshots.load(done.snapshot_digest) if row.split != "holdout"}
+    assert learnt
+    assert learnt.isdisjoint(again)
+
+
+def test_what_a_training_says_of_its_rows_stands_on_the_snapshot_and_in_the_ledger_once() -> None:
+    house = house_with_data()
+    assert isinstance(house.trainer, CannedTrainer)
+    make = house.trainer.make
+    assert callable(make)
+    taught = TaughtRows(
+        taught_count=7,
+        suspected=(SuspectedRow(row_id=3, text="t", label="a", source="file", suggested="b", margin=0.9),),
+        replay_share=0.5,
+        replay_trials=(ReplayTrial(share=0.5, row_count=9, past_score=0.8, recent_score=0.7),),
+    )
+    house.trainer.make = lambda plan: replace(make(plan), taught=taught)
+    done = promoted_first(house)
+    assert done.snapshot_digest is not None
+    with house.unit_of_work() as uow:
+        assert uow.snapshots.get(done.snapshot_digest).taught == taught
+        told = [json.loads(e.body) for e in uow.ledger.entries() if e.kind == "dataset.taught"]
+    assert [(body["suspected"], body["replay_share"]) for body in told] == [([3], 0.5)]

@@ -76,6 +76,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
     with house.unit_of_work() as work:
         reports = work.reports.of_task(TaskName(task), 12)
         review = work.reviews.open_of(TaskName(task))
+        snapshots = {s.digest: s for s in work.snapshots.of_task(TaskName(task))}
     return page(
         "task.html",
         request,
@@ -93,6 +94,7 @@ def show_task(task: str, request: Request, house: HouseOf, settings: SettingsOf)
         alerts=history.alerts[:SHOWN_ALERTS],
         held=_held(facts),
         retrainings=facts.retrainings[:SHOWN_RETRAININGS],
+        snapshots=snapshots,
         numbers={v.digest: v.number for v in facts.versions},
         versions={v.digest: v for v in facts.versions},
         promotable=_promotable(facts, history, now),

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,12 @@ from holdfast.backends.lora.files import byte_count, read_json, read_manifest, w
 from holdfast.backends.lora.head import FittedHead, Rows, fit_head, refit_head
 from holdfast.backends.lora.prefix_cache import FrozenPrefix
 from holdfast.backends.lora.scoring import Weights, answer_rows, scores_of, seal
+from holdfast.backends.lora.selection import Split, select
 from holdfast.backends.lora.targets import IGNORED, row_targets
 from holdfast.backends.lora.trainer import PrefixRows, adapted_rows, train_lora
 from holdfast.domain.adapters import adapter_digest, output_count
 from holdfast.domain.answers import kind_of, labels_in
-from holdfast.domain.datasets import SnapshotRow
+from holdfast.domain.datasets import SnapshotRow, TaughtRows
 from holdfast.domain.records import digest_of, from_plain
 from holdfast.domain.retraining import CurvePoint, HoldoutScores, TrainedRung, TrainingProgress, TrainingResult, WorkOrder
 from holdfast.domain.tasks import Rung
@@ -109,7 +110,7 @@ def _execute(order: WorkOrder, work: Path, engine: LoraEngine | None) -> Trainin
     site.progress.tell(0.0, "reading texts")
     rungs: list[TrainedRung] = []
     scores: dict[str, HoldoutScores] = {}
-    fitted, seconds = _fit(site)
+    site, fitted, seconds, taught = _fit(site)
     for rung in plan.rungs:
         trained, found = _head_rung(site, fitted, seconds) if rung == "head" else _lora_rung(site, fitted)
         rungs.append(trained)
@@ -117,7 +118,7 @@ def _execute(order: WorkOrder, work: Path, engine: LoraEngine | None) -> Trainin
     if plan.champion_digest is not None and order.champion_folder is not None:
         engine.load(plan.champion_digest, Path(order.champion_folder))
         scores[plan.champion_digest] = scores_of(plan.champion_digest, answer_rows(engine, plan.champion_digest, site.split("holdout")))
-    return TrainingResult(key=plan.key, rungs=tuple(rungs), scores=scores)
+    return TrainingResult(key=plan.key, rungs=tuple(rungs), scores=scores, taught=taught)
 
 
 def _check(rows: Sequence[SnapshotRow], order: WorkOrder) -> None:
@@ -135,7 +136,8 @@ def _check(rows: Sequence[SnapshotRow], order: WorkOrder) -> None:
         raise DataInvalid(source=order.snapshot_path, problem=problem, place="split train", remedy=remedy)
 
 
-def _fit(site: _Site) -> tuple[FittedHead, float]:
+def _fit(site: _Site) -> tuple[_Site, FittedHead, float, TaughtRows | None]:
+    """The site with the training rows that teach, the head fitted on them, the seconds it took, and what was decided on the rows."""
     began = time.monotonic()
     plan = site.order.plan
     frozen = site.engine.frozen(site.engine.base(plan.base), plan.max_tokens)
@@ -144,15 +146,25 @@ def _fit(site: _Site) -> tuple[FittedHead, float]:
     def tell(share: float) -> None:
         site.progress.tell(0.2 * share, "reading texts")
 
+    taught = None
     if plan.kind == "extraction":
         frozen.hidden(texts, len(frozen.base.layers), tell)
     else:
         frozen.pooled(texts, tell)
+        site, taught = _selected(site, frozen)
     fitted = fit_head(
         _head_rows(site, frozen, "train"), _head_rows(site, frozen, "validation"), output_count(plan.kind, plan.labels),
         lambda share: site.progress.tell(0.2 + 0.15 * share, "fitting the head"),
     )  # fmt: skip
-    return fitted, time.monotonic() - began
+    return site, fitted, time.monotonic() - began, taught
+
+
+def _selected(site: _Site, frozen: FrozenPrefix) -> tuple[_Site, TaughtRows]:
+    plan = site.order.plan
+    train, validation = (Split(site.split(name), _head_rows(site, frozen, name)) for name in ("train", "validation"))
+    positions, taught = select(train, validation, plan.labels, plan.max_suspected_share)
+    learnt = {train.rows[i].row_id for i in positions}
+    return replace(site, rows=tuple(row for row in site.rows if row.split != "train" or row.row_id in learnt)), taught
 
 
 def _head_rows(site: _Site, frozen: FrozenPrefix, name: str) -> Rows:
@@ -205,7 +217,9 @@ def _lora_rung(site: _Site, fitted: FittedHead) -> tuple[TrainedRung, HoldoutSco
 def _recipe(site: _Site) -> str:
     """What a checkpoint must agree with to be resumed: the plan but for its key."""
     plan = site.order.plan
-    return digest_of([plan.kind, plan.base_digest, plan.labels, plan.max_tokens, plan.lora, plan.seed, plan.snapshot_digest])
+    return digest_of(
+        [plan.kind, plan.base_digest, plan.labels, plan.max_tokens, plan.lora, plan.seed, plan.snapshot_digest, plan.max_suspected_share]
+    )
 
 
 def _record(folder: Path, rung: Rung, seconds: float, *, curve: tuple[CurvePoint, ...], best_step: int) -> TrainedRung:
