@@ -11,6 +11,7 @@ from holdfast import __version__
 from holdfast.api import (
     alerts,
     assignments,
+    budget,
     captures,
     datasets,
     failures,
@@ -49,6 +50,7 @@ RESOURCES = (
     labels,
     captures,
     monitors,
+    budget,
     reports,
     alerts,
     ledger,

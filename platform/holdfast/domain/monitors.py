@@ -54,6 +54,8 @@ class MonitorReading:
     onset_seq: int
     """Capture seq at which the change most likely began; 0 while nothing speaks for one."""
     detail: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 0.0
+    """False alarms of this monitor that were to be expected so far, on unchanged traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,12 @@ def log_threshold(policy: MonitoringPolicy) -> float:
 def start(scorers: Scorers) -> dict[str, MonitorState]:
     """Monitors that have seen no event."""
     return {name: _fresh(scorers, name) for name in NAMES}
+
+
+def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
+    """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
+    threshold = log_threshold(policy)
+    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
 
 
 def observe(
@@ -219,6 +227,7 @@ def _reading(name: str, state: MonitorState, scorers: Scorers, policy: Monitorin
     if name == "quality" and detector.event_count:
         detail |= _error_detail(state, scorers)
     return MonitorReading(
+        spent=detector.spent,
         monitor=name, status=status, log_evidence=max(detector.evidence, 0.0) if detector.event_count else 0.0,
         log_threshold=threshold, event_count=detector.event_count, onset_seq=onset if status in ("watching", "alarm") else 0,
         detail=detail | ({"alarm_seq": float(detector.alarm_seq)} if detector.alarm_seq else {}),
