@@ -42,8 +42,9 @@ def show_fleet(request: Request, house: HouseOf, settings: SettingsOf) -> HTMLRe
     found = [(facts, standing_of(facts, now, silence_s=silence_s)) for facts in (facts_of(house, name) for name in names)]
     found.sort(key=lambda item: (URGENCY.index(item[1].state), not item[0].open_alerts, item[0].contract.task))
     sentence = fleet_sentence(found, now, watch_s=settings.loop.watch_s, silence_s=silence_s)
-    rows = [_row(facts, standing, now) for facts, standing in found]
-    return page("fleet.html", request, sentence=sentence, rows=rows, account=fleet_account(house), spenders_shown=SPENDERS_SHOWN)
+    rows, account = [_row(facts, standing, now) for facts, standing in found], fleet_account(house)
+    spenders = [line for i, line in enumerate(account.monitors) if line.suspicious or i < SPENDERS_SHOWN]
+    return page("fleet.html", request, sentence=sentence, rows=rows, account=account, spenders=spenders)
 
 
 def _row(facts: TaskFacts, standing: Standing, now: datetime) -> FleetRow:
