@@ -50,12 +50,12 @@ class MonitorReading:
     """Natural logarithm of the e-detector's value, its highest since the alarm after one; an alarm at `log_threshold`."""
     log_threshold: float
     """Logarithm of A: on unchanged traffic this monitor alarms within n events with probability at most n / A."""
+    spent: float = 0.0
+    """False alarms of this monitor that were to be expected so far, on unchanged traffic."""
     event_count: int
     onset_seq: int
     """Capture seq at which the change most likely began; 0 while nothing speaks for one."""
     detail: Mapping[str, float] = field(default_factory=dict)
-    spent: float = 0.0
-    """False alarms of this monitor that were to be expected so far, on unchanged traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

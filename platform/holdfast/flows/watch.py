@@ -68,7 +68,8 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
         return seen
     fitted = scorers_of(house.adapters, seen.adapter_digest)
     states = {name: monitors.load(text) for name, text in seen.states.items()} or monitors.start(fitted)
-    states = monitors.under(_cleared(states, to_clear, fitted), post.policy)
+    states = _cleared(states, to_clear, fitted)
+    states = monitors.under(states, post.policy)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
     answers = [row for row in labelled if row.capture.adapter_digest == seen.adapter_digest and row.capture.route in COUNTED_ROUTES]
     states = monitors.observe_labels(states, fitted, answers, post.policy)
