@@ -100,12 +100,6 @@ def start(scorers: Scorers) -> dict[str, MonitorState]:
     return {name: _fresh(scorers, name) for name in NAMES}
 
 
-def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
-    """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
-    threshold = log_threshold(policy)
-    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
-
-
 def observe(
     states: Mapping[str, MonitorState], scorers: Scorers, captures: Sequence[Capture], policy: MonitoringPolicy
 ) -> dict[str, MonitorState]:
@@ -141,6 +135,12 @@ def begin_anew(state: MonitorState, scorers: Scorers, name: str, *, alert_id: st
 def readings(states: Mapping[str, MonitorState], scorers: Scorers, policy: MonitoringPolicy) -> tuple[MonitorReading, ...]:
     """What every monitor says now, in the order of ``NAMES``."""
     return tuple(_reading(name, states[name], scorers, policy) for name in NAMES)
+
+
+def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
+    """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
+    threshold = log_threshold(policy)
+    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
 
 
 def dump(state: MonitorState) -> str:
