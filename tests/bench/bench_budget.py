@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from holdfast.domain import monitors, scorers
-from holdfast.domain.fleet_budget import FDR, in_fleet
+from holdfast.domain.fleet_budget import FDR, in_fleet, under
 from holdfast.domain.scorers import NAMES
 from holdfast.domain.statistics.e_bh import anytime_log_e, e_bh
 from holdfast.domain.statistics.e_detector import Detector, advance, fresh, step_bets
@@ -101,7 +101,7 @@ def real_fleet(seed: int, tasks: int = 5, events: int = 200) -> tuple[int, float
                 continue
             policy = in_fleet(MonitoringPolicy(run_length_events=100), 1 / living, run_length)
             part = rows[half * events // 2 : (half + 1) * events // 2]
-            states = monitors.observe(monitors.under(states, policy), fitted, [row.capture for row in part], policy)
+            states = monitors.observe(under(states, policy), fitted, [row.capture for row in part], policy)
             states = monitors.observe_labels(states, fitted, part, policy)
         alarms += sum(state.detector.alarm_seq > 0 for state in states.values())
         spent += sum(state.detector.spent for state in states.values())
@@ -204,9 +204,8 @@ def main() -> int:
     asked = parser.parse_args()
     many, begin = 4 if asked.smoke else asked.replicates, time.monotonic()
     with ProcessPoolExecutor(2) as pool:
-        delays, mixed = delay_table(pool, many), mixed_table(pool, max(4, many // 2))
-        real = real_table(pool, many)
         quiet, kept = quiet_table(pool, many)
+        real, delays, mixed = real_table(pool, many), delay_table(pool, many), mixed_table(pool, max(4, many // 2))
     text = "\n".join([
         "# The fleet's false-alarm budget", "",
         f"`python tests/bench/bench_budget.py --replicates {many} --write`; {len(NAMES)} monitors a task, seeds fixed, "

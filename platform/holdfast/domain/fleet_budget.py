@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 from holdfast.domain.alerts import Alert
 from holdfast.domain.ids import TaskName
-from holdfast.domain.monitors import MonitorReading, log_threshold
+from holdfast.domain.monitors import MonitorReading, MonitorState, log_threshold
 from holdfast.domain.scorers import NAMES
+from holdfast.domain.statistics import e_detector
 from holdfast.domain.statistics.e_bh import NOTHING, anytime_log_e, e_bh
 from holdfast.domain.tasks import MonitoringPolicy
 
@@ -104,6 +105,12 @@ def in_fleet(policy: MonitoringPolicy, share: float, fleet_run_length: float) ->
     """
     wanted = max(policy.run_length_events, math.ceil(fleet_run_length / share)) if fleet_run_length else policy.run_length_events
     return dataclasses.replace(policy, run_length_events=wanted)
+
+
+def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
+    """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
+    threshold = log_threshold(policy)
+    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
 
 
 def account(books: Sequence[TaskBooks], fleet_run_length: float) -> FleetAccount:

@@ -137,12 +137,6 @@ def readings(states: Mapping[str, MonitorState], scorers: Scorers, policy: Monit
     return tuple(_reading(name, states[name], scorers, policy) for name in NAMES)
 
 
-def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
-    """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
-    threshold = log_threshold(policy)
-    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
-
-
 def dump(state: MonitorState) -> str:
     """Canonical JSON; read back, the monitor goes on bit for bit."""
     plain: dict[str, Any] = {

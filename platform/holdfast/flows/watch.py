@@ -17,7 +17,7 @@ from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.drift import DriftReport, figures_of
 from holdfast.domain.estimates import estimate_accuracy
-from holdfast.domain.fleet_budget import in_fleet
+from holdfast.domain.fleet_budget import in_fleet, under
 from holdfast.domain.ids import AdapterDigest, AlertId, ReportId, TaskName, derive
 from holdfast.domain.monitors import MonitorSet, MonitorState
 from holdfast.domain.routing import COUNTED_ROUTES, Assignment
@@ -69,7 +69,7 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
     fitted = scorers_of(house.adapters, seen.adapter_digest)
     states = {name: monitors.load(text) for name, text in seen.states.items()} or monitors.start(fitted)
     states = _cleared(states, to_clear, fitted)
-    states = monitors.under(states, post.policy)
+    states = under(states, post.policy)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
     answers = [row for row in labelled if row.capture.adapter_digest == seen.adapter_digest and row.capture.route in COUNTED_ROUTES]
     states = monitors.observe_labels(states, fitted, answers, post.policy)
