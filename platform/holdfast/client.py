@@ -143,6 +143,10 @@ class Client:
         """Readings of the champion's monitors; empty while nothing was read."""
         return self._list(f"tasks/{_part(task)}/monitors")
 
+    def monitor_budget(self) -> Json:
+        """The fleet's budget of false alarms, and each monitor of each task with its reading, share and spending."""
+        return self._get("monitors/budget")
+
     def reports(self, task: str, *, limit: int = 50) -> list[Json]:
         """Drift reports, newest first."""
         return self._list(f"tasks/{_part(task)}/reports", {"limit": limit})

@@ -506,3 +506,5 @@ class House:
     base_digests: Mapping[str, str]
     """Base name to the pinned digest of its weights."""
     code_revision: str
+    fleet_run_length_events: float = 0.0
+    """Run length of the whole fleet, which its tasks share (`domain.fleet_budget`); 0: each contract's own, alone."""

@@ -97,6 +97,17 @@ class Loop(BaseModel):
     replica_silence_s: float = Field(default=15.0, gt=0, le=600, description="A replica that reported nothing for so long counts as gone.")
 
 
+class Monitoring(BaseModel):
+    """What the monitors of all tasks share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fleet_false_alarms_per_million_events: float = Field(
+        default=4.0, gt=0, le=10_000,
+        description="False alarms of all tasks together, on average, while the busiest reads a million events. 4: as one contract alone.",
+    )  # fmt: skip
+
+
 class BasePin(BaseModel):
     """One base model at a pinned digest."""
 
@@ -134,6 +145,7 @@ class Settings(BaseSettings):
     ports: Ports = Ports()
     serving: Serving = Serving()
     loop: Loop = Loop()
+    monitoring: Monitoring = Monitoring()
     bases: dict[str, BasePin] = Field(default={"minilm": MINILM}, description="Base models by name.")
     debug: bool = Field(default=False, description="Show the trace of an unexpected error on the command line; else it lies in the log.")
     train_threads: int = Field(default=1, ge=1, le=256, description="Torch threads of a training; one leaves a core for answers.")

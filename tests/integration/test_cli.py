@@ -220,6 +220,12 @@ def test_the_way_of_a_task_by_hand(hand: Hand, house: House, tmp_path: Path) -> 
     assert view["assignment"]["champion"] == view["champion"]["digest"]
     assert hand("monitor", "check", "tickets") == 0
     assert "not enough data" in hand.out
+    assert hand("monitor", "list") == 0
+    assert "not enough data" in hand.out
+    assert hand("monitor", "budget", "--json") == 0
+    assert json.loads(hand.out)["task_count"] == 1
+    assert hand("monitor", "budget") == 0
+    assert "all" in hand.out
     assert hand("alerts", "tickets") == 0
     with house.unit_of_work() as work:
         broken = Diagnosis(cause="upstream break", action="wait", sentence="half of the inputs are empty")
@@ -387,7 +393,8 @@ def test_every_error_has_its_documented_code() -> None:
 
 
 def test_every_command_explains_itself(hand: Hand) -> None:
-    nouns = "task create,task list,task show,data add,data audit,data show,monitor check,ledger verify,keys create,keys list,keys revoke"
+    nouns = "task create,task list,task show,data add,data audit,data show,ledger verify,keys create,keys list,keys revoke"
+    nouns += ",monitor check,monitor list,monitor budget"
     verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,trial,rollback,train,evaluate"
     reviews = "review list,review ask,review export,review import,review status"
     for command in f"{nouns},{reviews},{verbs}".split(","):

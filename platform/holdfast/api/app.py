@@ -11,6 +11,7 @@ from holdfast import __version__
 from holdfast.api import (
     alerts,
     assignments,
+    budget,
     captures,
     datasets,
     failures,
@@ -50,6 +51,7 @@ RESOURCES = (
     labels,
     captures,
     monitors,
+    budget,
     reports,
     alerts,
     reviews,

@@ -161,6 +161,7 @@ def _house(settings: Settings) -> House:
         clock=now,
         base_digests=base_digests(settings),
         code_revision=f"holdfast {__version__}",
+        fleet_run_length_events=1e6 / settings.monitoring.fleet_false_alarms_per_million_events,
     )
 
 

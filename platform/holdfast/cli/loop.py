@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import show
+from holdfast.cli import budget, show
 from holdfast.cli.context import AsJson, Task, client_of
 from holdfast.cli.training import follow_training
 from holdfast.client import Client
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Monitors of the running traffic.", rich_markup_mode=None)
     group.callback()(_monitors)
     group.command("check")(check)
+    budget.register(group)
     app.add_typer(group, name="monitor")
 
 

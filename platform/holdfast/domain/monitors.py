@@ -58,6 +58,8 @@ class MonitorReading:
     """Natural logarithm of the e-detector's value, its highest since the alarm after one; an alarm at `log_threshold`."""
     log_threshold: float
     """Logarithm of A: on unchanged traffic this monitor alarms within n events with probability at most n / A."""
+    spent: float = 0.0
+    """False alarms of this monitor that were to be expected so far, on unchanged traffic."""
     event_count: int
     onset_seq: int
     """Capture seq at which the change most likely began; 0 while nothing speaks for one."""
@@ -248,6 +250,7 @@ def _reading(name: str, state: MonitorState, scorers: Scorers, policy: Monitorin
         detail |= _error_detail(state, scorers)
     seen, note = sight_of(name, scorers, detector.event_count, threshold) if _usable(scorers, name) else ({}, "")
     return MonitorReading(
+        spent=detector.spent,
         monitor=name, status=status, log_evidence=max(detector.evidence, 0.0) if detector.event_count else 0.0,
         log_threshold=threshold, event_count=detector.event_count, onset_seq=onset if status in ("watching", "alarm") else 0,
         detail=detail | seen | ({"alarm_seq": float(detector.alarm_seq)} if detector.alarm_seq else {}),

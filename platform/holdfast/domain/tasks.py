@@ -59,7 +59,9 @@ class MonitoringPolicy:
 
     run_length_events: int = field(default=250_000, metadata=_limits(100, 1e12))
     """On unchanged traffic, a false alarm of the whole task within n events has probability at most n divided by this, for every n;
-    shared equally by its monitors."""
+    shared equally by its monitors. The share of the fleet's budget may ask for more."""
+    weight: float = field(default=1.0, metadata=_limits(0.01, 100))
+    """Part of the fleet's false-alarm budget beside the other tasks; of two tasks the heavier sees a change sooner."""
     report_rows: int = field(default=500, metadata=_limits(30, 10_000))
     """Captures of one drift report (Evidently)."""
     input_alarm_acts: bool = False

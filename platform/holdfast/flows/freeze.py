@@ -62,9 +62,8 @@ def freeze_with_labels(house: House, r: Retraining, contract: TaskContract, cham
     labelled = [item for item in house.log.labelled_since(r.task, 0) if item.capture.capture_id not in known]
     reference = house.adapters.reference(champion)
     labelled = admitted(labelled, alerts, reference.fitted.texts)
-    frozen = next_snapshot(
-        past, labelled, since_seq=r.since_seq, reference=reference, policy=contract.retraining, seed=SEED, sealed=sealed_texts(house, r.task),
-    )  # fmt: skip
+    policy, sealed = contract.retraining, sealed_texts(house, r.task)
+    frozen = next_snapshot(past, labelled, since_seq=r.since_seq, reference=reference, policy=policy, seed=SEED, sealed=sealed)
     recent_count = sum(item.capture.seq >= r.since_seq for item in labelled)
     return _freeze(house, r.task, frozen, house.clock()), recent_count
 

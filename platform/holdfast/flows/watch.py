@@ -17,14 +17,17 @@ from holdfast.domain.alerts import Alert
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.drift import DriftReport, figures_of
 from holdfast.domain.estimates import estimate_accuracy
+from holdfast.domain.fleet_budget import in_fleet, under
 from holdfast.domain.ids import AdapterDigest, AlertId, ReportId, TaskName, derive
 from holdfast.domain.monitors import MonitorSet, MonitorState
 from holdfast.domain.review import by_chance
 from holdfast.domain.routing import COUNTED_ROUTES, Assignment
 from holdfast.domain.scorers import Scorers
+from holdfast.domain.statistics import e_detector
 from holdfast.domain.tasks import MonitoringPolicy
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import Conflict, HoldfastError
+from holdfast.flows.account import share_of
 from holdfast.ports import AdapterStore, House, UnitOfWork
 
 PAGE_ROWS = 1_000
@@ -67,6 +70,7 @@ def watch(house: House, task: TaskName) -> MonitorSet | None:
     fitted = scorers_of(house.adapters, seen.adapter_digest)
     states = monitors.resume(seen.states, fitted)
     states = _cleared(states, to_clear, fitted)
+    states = under(states, post.policy)
     states = monitors.observe(states, fitted, of_version(captures, seen.adapter_digest), post.policy)
     answers = [row for row in of_version_labelled(labelled, seen.adapter_digest) if by_chance(row)]
     states = monitors.observe_labels(states, fitted, answers, post.policy)
@@ -167,7 +171,8 @@ def _load(house: House, task: TaskName) -> _Post | None:
         closed = tuple(
             a for a in uow.alerts.of_task(task) if a.adapter_digest == assignment.champion and a.state in ("resolved", "false alarm")
         )
-        return _Post(monitors=seen, policy=uow.contracts.get(task).monitoring, closed=closed)
+        policy = in_fleet(uow.contracts.get(task).monitoring, share_of(house, uow, task), house.fleet_run_length_events)
+        return _Post(monitors=seen, policy=policy, closed=closed)
 
 
 def _first(uow: UnitOfWork, assignment: Assignment, now: datetime) -> MonitorSet:
@@ -192,7 +197,8 @@ def _cleared(states: Mapping[str, MonitorState], to_clear: Sequence[tuple[str, A
     changed = dict(states)
     for name, alert in to_clear:
         keep = alert.state == "false alarm"
-        changed[name] = monitors.begin_anew(changed[name], fitted, name, alert_id=alert.alert_id, keep_traffic=keep)
+        anew = monitors.begin_anew(changed[name], fitted, name, alert_id=alert.alert_id, keep_traffic=keep)
+        changed[name] = replace(anew, detector=e_detector.after(anew.detector, changed[name].detector))
     return changed
 
 

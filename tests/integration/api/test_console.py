@@ -61,6 +61,12 @@ def test_an_empty_fleet_says_what_to_do_first(place: Any) -> None:
     assert "holdfast task create" in words
 
 
+def test_the_fleet_page_says_where_the_false_alarm_budget_went(fleet: Any) -> None:
+    words = text_of(fleet.browser().get("/").text)
+    assert "False-alarm budget" in words
+    assert "alarms opened" in words or "alarm opened" in words
+
+
 def test_the_fleet_is_ordered_by_urgency_and_every_row_has_reason_step_and_action(fleet: Any) -> None:
     page = fleet.browser().get("/").text
     words = text_of(page)

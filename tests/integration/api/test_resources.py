@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from holdfast.domain.diagnosis import Diagnosis
 from holdfast.domain.records import digest_of
+from holdfast.domain.scorers import NAMES
 from holdfast.errors import LeaseLost, StorageRefused
 from holdfast.testing.memory_log import MemoryCaptureLog
 from holdfast.testing.record_builders import LABELS, a_capture, a_contract, a_digest, a_verdict, a_version, an_alert, an_assignment
@@ -259,3 +260,18 @@ def test_a_retraining_on_broken_inputs_is_a_conflict_with_a_code_unless_it_is_wa
     assert "38% of recent inputs are empty" in refused.json()["detail"]
     forced = fleet.client().post("/api/v1/tasks/quiet/retrainings", json={"reason": "by hand", "anyway": True})
     assert (forced.status_code, forced.json()["forced_over"]) == (202, alert.alert_id)
+
+
+def test_the_budget_of_a_fleet_without_a_champion_has_no_line(admin: TestClient) -> None:
+    admin.post("/api/v1/tasks", json=CONTRACT)
+    account = admin.get("/api/v1/monitors/budget").json()
+    assert (account["monitors"], account["task_count"], account["spent"]) == ([], 0, 0)
+
+
+def test_the_budget_has_a_line_for_every_monitor_of_every_task_with_a_champion(fleet: Place) -> None:
+    account = fleet.client().get("/api/v1/monitors/budget").json()
+    lines = [(line["task"], line["reading"]["monitor"]) for line in account["monitors"]]
+    assert len(set(lines)) == len(lines) == account["task_count"] * len(NAMES)
+    assert {task for task, _ in lines} == {"tickets", "intents", "quiet"}
+    assert sum(line["alarm_count"] for line in account["monitors"]) == account["alarm_count"] > 0
+    assert sum(line["share"] for line in account["monitors"]) == pytest.approx(1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from math import log
 from typing import Literal
 
 import pytest
@@ -14,10 +15,11 @@ from holdfast.domain.monitors import MonitorSet
 from holdfast.domain.scorers import NAMES, OF_CAPTURES
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import NotFound, PartUnavailable
+from holdfast.flows.account import fleet_account
 from holdfast.flows.watch import of_version, report, watch
 from holdfast.ports import House
 from holdfast.testing.builders import TASK, a_capture, a_contract, a_digest, a_house, an_alert, an_assignment
-from holdfast.testing.clock import NOON
+from holdfast.testing.clock import NOON, SteppedClock
 from holdfast.testing.streams import a_stream, a_watched_house, crown, send
 from holdfast.testing.twins import ListReporter
 
@@ -211,3 +213,54 @@ def test_only_answers_whose_version_was_drawn_by_chance_speak_for_it() -> None:
     captures = [a_capture(n, route=route) for n, route in enumerate(("champion", "canary", "pinned", "shadow"), start=1)]
     assert [c.route for c in of_version(captures, a_digest())] == ["champion", "canary"]
     assert of_version(captures, a_digest("other")) == []
+
+
+def test_a_task_that_arrives_lessens_the_share_of_the_others_and_their_evidence_keeps_its_worth() -> None:
+    house, digest = a_watched_house(fleet_run_length_events=20_000.0)
+    send(house, a_stream(60, 41, digest=digest))
+    alone = _watched(house)
+    with house.unit_of_work() as uow:
+        uow.contracts.put(a_contract(task=TaskName("second"), monitoring=replace(a_contract().monitoring, weight=3.0)), NOON)
+        generation = uow.assignments.next_generation()
+        uow.assignments.put(an_assignment(task=TaskName("second"), generation=generation), expected_generation=None)
+        uow.commit()
+    assert isinstance(house.clock, SteppedClock)
+    house.clock.step(10)
+    send(house, a_stream(1, 42, first_seq=61, digest=digest), labels=False)
+    beside = _watched(house)
+    before, after = ({r.monitor: r for r in seen.readings} for seen in (alone, beside))
+    assert before["quality"].log_threshold == pytest.approx(log(20_000 * len(before)))
+    assert after["quality"].log_threshold == pytest.approx(log(80_000 * len(before)))
+    assert after["quality"].spent == before["quality"].spent == pytest.approx(60 / 20_000 / len(before))
+    assert after["confidence"].spent == pytest.approx(before["confidence"].spent + 1 / 80_000 / len(before))
+    gap = [r.log_evidence - r.log_threshold for r in (before["quality"], after["quality"])]
+    assert before["quality"].log_evidence == 0.0 or gap[0] == pytest.approx(gap[1])
+
+
+def test_a_monitor_that_begins_anew_goes_on_with_its_account() -> None:
+    house, digest = a_watched_house()
+    send(house, a_stream(200, 43, digest=digest, share_right=0.2))
+    seen = _watched(house)
+    assert _status(seen)["quality"] == "alarm"
+    spent = {r.monitor: r.spent for r in seen.readings}
+    with house.unit_of_work() as uow:
+        uow.alerts.put(an_alert(adapter_digest=digest, monitors=("quality",), state="false alarm"))
+        uow.commit()
+    again = {r.monitor: r for r in _watched(house).readings}
+    assert (again["quality"].event_count, again["quality"].spent) == (0, spent["quality"])
+    assert spent["quality"] > 0
+
+
+def test_the_account_of_the_fleet_sums_what_every_version_spent() -> None:
+    house, first = a_watched_house(fleet_run_length_events=20_000.0)
+    send(house, a_stream(60, 44, digest=first))
+    _watched(house)
+    second = crown(house, "second")
+    send(house, a_stream(40, 45, first_seq=61, digest=second))
+    _watched(house)
+    account = fleet_account(house)
+    embedding = next(line for line in account.monitors if line.reading.monitor == "embedding")
+    assert embedding.event_count == 100
+    assert embedding.spent == pytest.approx(100 / 20_000 / len(account.monitors))
+    assert account.spent <= 100 / 20_000 * (1 + 1e-9)
+    assert account.false_alarms_per_million_events == pytest.approx(50.0)

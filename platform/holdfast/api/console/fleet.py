@@ -14,8 +14,11 @@ from holdfast.api.console.render import page
 from holdfast.api.console.sentence import fleet_sentence
 from holdfast.api.dependencies import HouseOf, SettingsOf
 from holdfast.api.standing import URGENCY, Standing, TaskFacts, duration, facts_of, standing_of
+from holdfast.flows.account import fleet_account
 
 router = APIRouter()
+SPENDERS_SHOWN = 5
+"""Monitors in the table of the budget, besides the suspicious ones; `holdfast monitor budget` lists all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,9 @@ def show_fleet(request: Request, house: HouseOf, settings: SettingsOf) -> HTMLRe
     found = [(facts, standing_of(facts, now, silence_s=silence_s)) for facts in (facts_of(house, name) for name in names)]
     found.sort(key=lambda item: (URGENCY.index(item[1].state), not item[0].open_alerts, item[0].contract.task))
     sentence = fleet_sentence(found, now, watch_s=settings.loop.watch_s, silence_s=silence_s)
-    return page("fleet.html", request, sentence=sentence, rows=[_row(facts, standing, now) for facts, standing in found])
+    rows, account = [_row(facts, standing, now) for facts, standing in found], fleet_account(house)
+    spenders = [line for i, line in enumerate(account.monitors) if line.suspicious or i < SPENDERS_SHOWN]
+    return page("fleet.html", request, sentence=sentence, rows=rows, account=account, spenders=spenders)
 
 
 def _row(facts: TaskFacts, standing: Standing, now: datetime) -> FleetRow:

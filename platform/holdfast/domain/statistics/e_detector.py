@@ -6,12 +6,19 @@ So, for an alarm at ``R >= A``: the mean number of events to a false alarm is at
 n events is at most n / A, for every n, finite sample. Several streams of p-values (components) of the same rows are joined
 by the largest one, each counted at ``1 / components``: the bound n / A then holds by the union bound, however they depend.
 
+The threshold may change while the stream runs. Counted in thresholds, ``Q = R / A``, each event deposits 1 / A and an alarm is
+``Q >= 1``: ``Q_n - S_n`` is a martingale under no change, with S_n the sum of the deposits, whatever each of them is, as long as it
+is set before its event is looked at. So the probability of an alarm by a stopping time is at most the mean of what was deposited by
+then. A new threshold therefore changes what later events deposit, and leaves Q as it is (`rescaled`).
+
 Sources: Shin, Ramdas, Rinaldo, "E-detectors" (2022, arXiv 2203.03532); the onset is that of Page's CUSUM (1954), the last
 reset of the strongest bet.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +71,10 @@ class Detector:
     """Capture seq of the first crossing; 0 before. An alarm stays: only a new detector is quiet again."""
     onset_seq: int = 0
     """Where the change most likely began; fixed at the alarm."""
+    log_threshold: float = 0.0
+    """In whose units the evidence is; 0 before the first event."""
+    spent: float = 0.0
+    """Sum of the deposits up to the alarm: expected false alarms, those of the detectors before this one included."""
 
     @property
     def cusum(self) -> NDArray[np.float64]:
@@ -75,6 +86,24 @@ def fresh(components: int, bets: int) -> Detector:
     """A detector that has seen nothing."""
     shape = (components, bets)
     return Detector(total=np.zeros(shape), anchor=np.full(shape, EMPTY), least=np.zeros(shape), start=np.zeros(shape, dtype=np.int64))
+
+
+def rescaled(detector: Detector, log_threshold: float) -> Detector:
+    """The detector under another threshold: as far from its alarm as before, counted in thresholds.
+
+    >>> half = dataclasses.replace(fresh(1, 1), evidence=2.0, log_threshold=4.0)
+    >>> rescaled(half, 10.0).evidence
+    8.0
+    """
+    if detector.log_threshold in (0.0, log_threshold):
+        return detector
+    by = log_threshold - detector.log_threshold
+    return dataclasses.replace(detector, anchor=detector.anchor + by, evidence=detector.evidence + by, log_threshold=log_threshold)
+
+
+def after(detector: Detector, before: Detector) -> Detector:
+    """A detector that follows another on the same stream, and goes on with its account."""
+    return dataclasses.replace(detector, spent=before.spent)
 
 
 def step_bets(p: NDArray[np.float64], *, two_sided: bool = True) -> NDArray[np.float64]:
@@ -146,6 +175,7 @@ def advance(detector: Detector, log_bets: NDArray[np.float64], seqs: Sequence[in
     """
     if not np.isfinite(log_bets).all():
         raise ValueError("a bet is not finite")
+    detector = rescaled(detector, log_threshold)
     if not len(seqs):
         return detector
     total = np.cumsum(np.concatenate([detector.total[None], log_bets]), axis=0)  # [n + 1, J, K], S before the first event and after each
@@ -153,9 +183,10 @@ def advance(detector: Detector, log_bets: NDArray[np.float64], seqs: Sequence[in
     least = np.minimum.accumulate(np.concatenate([detector.least[None], total[:-1]]), axis=0)  # [n + 1, J, K], as it is known after each
     now = _joined(total[1:] + anchor, detector.evidence if detector.alarm_seq else log_threshold)
     track, count = _Track(total, least, np.asarray(seqs, dtype=np.int64), detector.start), len(seqs)
-    evidence, alarm_seq, onset_seq, first = float(now[-1]), detector.alarm_seq, detector.onset_seq, 0
+    evidence, alarm_seq, onset_seq, paying = float(now[-1]), detector.alarm_seq, detector.onset_seq, 0 if detector.alarm_seq else count
     if not alarm_seq and (now >= log_threshold).any():
         first = int((now >= log_threshold).argmax())
+        paying = first + 1
         alarm_seq, onset_seq = int(seqs[first]), onset_of(total[first + 1] - least[first + 1], track.start_at(first))
         evidence = float(now[first:].max())
     elif alarm_seq:
@@ -163,7 +194,13 @@ def advance(detector: Detector, log_bets: NDArray[np.float64], seqs: Sequence[in
     return Detector(
         total=total[-1], anchor=anchor[-1], least=least[-1], start=track.start_at(count - 1),
         event_count=detector.event_count + count, evidence=evidence, alarm_seq=alarm_seq, onset_seq=onset_seq,
+        log_threshold=log_threshold, spent=_sum(detector.spent, math.exp(-log_threshold), paying),
     )  # fmt: skip
+
+
+def _sum(before: float, each: float, count: int) -> float:
+    """``before`` and ``count`` times ``each``, added one by one: the same bits in whatever portions."""
+    return float(np.cumsum(np.concatenate([[before], np.full(count, each)]))[-1])
 
 
 def _joined(log_r: NDArray[np.float64], level: float) -> NDArray[np.float64]:
@@ -206,7 +243,9 @@ def onset_of(cusum: NDArray[np.float64], start: NDArray[np.int64]) -> int:
 def dump(detector: Detector) -> dict[str, Any]:
     """Plain JSON values; floats keep every bit."""
     arrays = {name: getattr(detector, name).tolist() for name in ("total", "anchor", "least", "start")}
-    return arrays | {name: getattr(detector, name) for name in ("event_count", "evidence", "alarm_seq", "onset_seq")}
+    return arrays | {
+        name: getattr(detector, name) for name in ("event_count", "evidence", "alarm_seq", "onset_seq", "log_threshold", "spent")
+    }
 
 
 def load(plain: Mapping[str, Any]) -> Detector:
@@ -219,4 +258,5 @@ def load(plain: Mapping[str, Any]) -> Detector:
     return Detector(
         total=total, anchor=anchor, least=least, start=np.array(plain["start"], dtype=np.int64), event_count=int(plain["event_count"]),
         evidence=float(plain["evidence"]), alarm_seq=int(plain["alarm_seq"]), onset_seq=int(plain["onset_seq"]),
+        log_threshold=float(plain.get("log_threshold", 0.0)), spent=float(plain.get("spent", 0.0)),
     )  # fmt: skip
