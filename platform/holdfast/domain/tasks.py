@@ -20,6 +20,7 @@ Rung = Literal["head", "lora"]
 Kind = Literal["classification", "multi-label", "extraction"]
 Metric = Literal["accuracy", "f1"]
 Mode = Literal["off", "suggest", "automatic"]
+Sensitive = Literal["email", "phone", "credit_card", "iban", "ip"]
 METRIC_WORDS: Mapping[Metric, str] = {"accuracy": "accuracy", "f1": "mean F1"}
 
 
@@ -99,6 +100,14 @@ class PromotionPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapturePolicy:
+    """What of a request is written down."""
+
+    redact: tuple[Sensitive, ...] = ()
+    """What is masked, by marks of the same length, in text, spans and slices before anything is written (`domain.redaction`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContract:
     """The whole contract of one task."""
 
@@ -126,6 +135,7 @@ class TaskContract:
     """Where request data may be stored; `local` is the machine that serves it."""
     deployment: str = "default"
     """Name of the serving fleet that answers this task."""
+    capture: CapturePolicy = CapturePolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     promotion: PromotionPolicy = PromotionPolicy()
@@ -203,7 +213,7 @@ def _value(kind: Any, plain: Any, path: str, limits: Mapping[str, Any], problems
         if not isinstance(plain, list) or not all(isinstance(item, str) for item in plain):
             problems.append(Problem(path, "must be a list of texts (quote a label such as 'yes' or '1')"))
             return ()
-        return tuple(plain)
+        return tuple(_value(get_args(kind)[0], item, f"{path}.{index}", {}, problems) for index, item in enumerate(plain))
     return _scalar(kind, plain, path, limits, problems)
 
 

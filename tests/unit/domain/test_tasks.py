@@ -71,3 +71,10 @@ def test_an_open_set_of_labels_may_begin_with_one() -> None:
     contract = parse_contract(SMALL | {"labels": ["billing"], "labels_open": True})
     assert isinstance(contract, TaskContract)
     assert contract.labels == ("billing",)
+
+
+def test_what_is_redacted_is_named_from_a_list_and_a_mistake_says_it() -> None:
+    assert parse_contract(SMALL).capture.redact == ()
+    assert parse_contract(SMALL | {"capture": {"redact": ["email", "ip"]}}).capture.redact == ("email", "ip")
+    found = problems_of(SMALL | {"capture": {"redact": ["email", "passport"]}})
+    assert found == {"capture.redact.1": "must be one of email, phone, credit_card, iban, ip, not 'passport'"}
