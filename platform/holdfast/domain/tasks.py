@@ -21,6 +21,10 @@ Kind = Literal["classification", "multi-label", "extraction"]
 Metric = Literal["accuracy", "f1"]
 Mode = Literal["off", "suggest", "automatic"]
 Sensitive = Literal["email", "phone", "credit_card", "iban", "ip"]
+MAX_SLICES = 16
+"""Of one request."""
+MAX_SLICE_NAME, MAX_SLICE_VALUE = 64, 256
+"""Characters."""
 METRIC_WORDS: Mapping[Metric, str] = {"accuracy": "accuracy", "f1": "mean F1"}
 
 
@@ -105,6 +109,8 @@ class CapturePolicy:
 
     redact: tuple[Sensitive, ...] = ()
     """What is masked, by marks of the same length, in text, spans and slices before anything is written (`domain.redaction`)."""
+    slices: tuple[str, ...] | None = None
+    """Names of the slices that are kept of a request; others are dropped and counted. Absent: all, 16 to a request at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +180,10 @@ def _cross_checks(contract: Any) -> list[Problem]:
     doubled = sorted({label for label in contract.labels if contract.labels.count(label) > 1})
     if doubled:
         problems.append(Problem("labels", f"listed twice: {', '.join(doubled)}"))
+    if any(not 0 < len(name) <= MAX_SLICE_NAME for name in contract.capture.slices or ()):
+        problems.append(Problem("capture.slices", f"a name has 1 to {MAX_SLICE_NAME} characters"))
+    if len(contract.capture.slices or ()) > MAX_SLICES:
+        problems.append(Problem("capture.slices", f"more than {MAX_SLICES} names"))
     if any(not label.strip() for label in contract.labels):
         problems.append(Problem("labels", "an empty label"))
     return problems

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from holdfast.domain.captures import Capture, Prediction
+from holdfast.domain.captures import Capture, Prediction, with_slices_of
 from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.model_names import Catalogue, Target
 from holdfast.domain.redaction import as_kept
@@ -102,11 +102,15 @@ class Answering:
         The texts of a task that redacts are masked by a thread before that: patterns over 20,000 hostile characters take 0.1 s.
         """
         captures = [self._capture(target, one) for one in answered]
-        contract = self._state.feed.known.catalogue.contracts.get(target.task)
+        contract = self._state.feed.known.catalogue.contracts.get(target.task or "")
         if contract is None:  # what it wants masked is not known
             return [self._counted(target, one, kept=False) for one in answered]
+        captures = [with_slices_of(capture, contract.capture) for capture in captures]
         if contract.capture.redact:
             captures = await asyncio.to_thread(lambda: [as_kept(capture, contract.capture) for capture in captures])
+        dropped_count = sum(len(one.asked.slices) - len(capture.slices) for one, capture in zip(answered, captures, strict=True))
+        if dropped_count:
+            self._state.metrics.dropped_slices.labels(target.task).inc(dropped_count)
         buffer = self._state.buffer
         taken = [buffer is not None and buffer.accept(capture) for capture in captures]
         return [self._counted(target, one, kept=kept) for one, kept in zip(answered, taken, strict=True)]
