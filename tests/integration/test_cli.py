@@ -318,7 +318,9 @@ def test_every_error_has_its_documented_code() -> None:
 
 
 def test_every_command_explains_itself(hand: Hand) -> None:
-    nouns = "task create,task list,task show,data add,data audit,monitor check,ledger verify,keys create,keys list,keys revoke"
+    nouns = (
+        "task create,task list,task show,data add,data audit,monitor check,ledger verify,captures gaps,keys create,keys list,keys revoke"
+    )
     verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,trial,rollback,train,evaluate"
     for command in f"{nouns},{verbs}".split(","):
         assert hand(*command.split(), "--help") == 0

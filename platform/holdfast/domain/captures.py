@@ -47,6 +47,10 @@ class Capture:
     slices: Mapping[str, str] = field(default_factory=dict)
     seq: int = 0
     """Position in the log, given by it; grows by one or more."""
+    producer: str = ""
+    """The process that accepted it, on the way to the log; what is read from the log does not say it."""
+    number: int = 0
+    """Among those that its producer accepted, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
