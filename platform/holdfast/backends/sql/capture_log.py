@@ -86,8 +86,8 @@ class SqlCaptureLog:
         found: dict[CaptureId, str] = {}
         for first in range(0, len(capture_ids), IDS_AT_ONCE):
             some = capture_ids[first : first + IDS_AT_ONCE]
-            rows = self._rows(select(C.capture_id, C.text).where(C.task == task, C.capture_id.in_(some)))
-            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows}
+            rows = self._rows(select(C.capture_id, C.task, C.text).where(C.capture_id.in_(some)))  # with the task, SQLite reads all of it
+            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows if row["task"] == task}
         return found
 
     def count(self, task: TaskName) -> int:
