@@ -72,15 +72,16 @@ class TaskDoors:
         return Reply(response=JSONResponse({"accepted_count": len(items), "request_id": call.request_id}, status_code=202))
 
     async def _as_kept(self, items: Sequence[FeedbackItem]) -> list[str]:
-        """The labels as they may be written. One whose task is not said is masked for every task that masks anything."""
+        """The labels as they may be written. Names of labels stay. One without its task is masked for all tasks that mask anything."""
         contracts = self._keeper.state.feed.known.catalogue.contracts
         kinds = tuple(sorted({kind for contract in contracts.values() for kind in contract.capture.redact}))
         if not kinds:
             return [item.label for item in items]
+        names = tuple(label for contract in contracts.values() for label in contract.labels)
 
         def masked(item: FeedbackItem) -> str:
             contract = contracts.get(TaskName(item.task or ""))
-            return redacted_label(item.label, contract.capture.redact if contract else kinds, contract.labels if contract else ())
+            return redacted_label(item.label, contract.capture.redact if contract else kinds, contract.labels if contract else names)
 
         return await asyncio.to_thread(lambda: [masked(item) for item in items])
 

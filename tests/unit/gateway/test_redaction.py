@@ -67,6 +67,17 @@ def test_answers_and_labels_that_cut_spans_from_a_masked_text_fit_it(tmp_path: P
         assert [(s.start, s.end, s.text) for s in spans_in(value)] == [(9, 27, "xxxx.x@xxxxxxx.xxx")]
 
 
+def test_a_label_whose_name_looks_like_a_phone_number_stays_whether_its_task_is_said_or_not(tmp_path: Path) -> None:
+    place = Place(tmp_path, contract={"capture": CapturePolicy(redact=("phone",)), "labels": ("020 7946 0958", "other")})
+    place.client.post(PATH, json={"text": "x", "request_id": "r-1"})
+    for source, task in (("a", {}), ("b", {"task": TASK})):
+        said = {"request_id": "r-1", "label": "020 7946 0958", "source": source} | task
+        assert place.client.post("/v1/feedback", json=said).status_code == 202
+    place.captures()
+    place.labels.drain()
+    assert [row.label.value for row in place.log.labelled_after(TASK, 0)] == ["020 7946 0958"] * 2
+
+
 def test_a_capture_whose_contract_is_not_known_here_is_not_written(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.state.feed.known.catalogue.contracts.pop(TASK)  # type: ignore[attr-defined]
