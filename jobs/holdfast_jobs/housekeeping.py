@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from holdfast.telemetry import LAST_SWEEP, OLDEST_DUE_SECONDS, worker_text
+from holdfast.telemetry import CAPTURES_MISSING, LAST_SWEEP, OLDEST_DUE_SECONDS, worker_text
 from holdfast_jobs.bench import Bench
 
 PROGRESS = "worker.progress"
@@ -22,6 +22,7 @@ def sweep(bench: Bench) -> None:
         bench.house.doorbell.ring("holdfast.advance_retraining", retraining.retraining_id)
     age_s = max(((now - retraining.due_at).total_seconds() for retraining in due), default=0.0)
     OLDEST_DUE_SECONDS.set(age_s)
+    CAPTURES_MISSING.set(sum(producer.missing_count for producer in bench.house.log.producers()))
     LAST_SWEEP.set(now.timestamp())
     progress = {"at": now.isoformat(), "due_count": len(due), "oldest_due_s": round(age_s, 3), "owner": bench.owner}
     _say(bench, PROGRESS, json.dumps(progress) + "\n")

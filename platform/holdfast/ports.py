@@ -22,6 +22,7 @@ from holdfast.domain.gates import Verdict
 from holdfast.domain.ids import AdapterDigest, AlertId, CaptureId, PromotionId, RetrainingId, ReviewId, SnapshotDigest, TaskName, VerdictId
 from holdfast.domain.ledger import LedgerEntry
 from holdfast.domain.monitors import MonitorSet
+from holdfast.domain.producers import Producer
 from holdfast.domain.promotions import Promotion
 from holdfast.domain.retraining import Retraining, TrainedRung, TrainingPlan, TrainingProgress, TrainingResult
 from holdfast.domain.review import LabelRequest
@@ -313,6 +314,10 @@ class CaptureLog(Protocol):
 
     def count(self, task: TaskName) -> int:
         """Captures of answers that somebody got: shadow copies are left out."""
+        ...
+
+    def producers(self) -> tuple[Producer, ...]:
+        """Those whose captures came numbered, by name, with what of each is missing."""
         ...
 
     def label_count(self, task: TaskName) -> int: ...

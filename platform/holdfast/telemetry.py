@@ -21,6 +21,11 @@ JOB_SECONDS = Histogram(
     "holdfast_job_duration_seconds", "Duration of a job.", ["job"], buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300), registry=WORKER
 )
 OLDEST_DUE_SECONDS = Gauge("holdfast_oldest_due_seconds", "How long the oldest due retraining has waited.", registry=WORKER)
+CAPTURES_MISSING = Gauge(
+    "holdfast_captures_missing",
+    "Captures that gateways accepted and that are not in the log: lost, or set aside as unreadable.",
+    registry=WORKER,
+)
 LAST_SWEEP = Gauge(
     "holdfast_last_sweep_timestamp_seconds", "When the newest sweep ended; a worker whose sweep stands still is stuck.", registry=WORKER
 )

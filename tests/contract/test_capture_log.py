@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -176,3 +177,30 @@ def test_texts_are_those_of_the_asked_captures_of_the_task(database: Database) -
     first, _, third = (a_capture(n).capture_id for n in (1, 2, 3))
     assert log.texts(TASK, [first, third, CaptureId("nobody")]) == {first: "one"}
     assert log.texts(TASK, []) == {}
+
+
+def sent(producer: str, number: int) -> Capture:
+    """A capture with the number that its producer gave it."""
+    capture = a_capture(number, capture_id=CaptureId(f"{producer}-{number}"), captured_at=NOON + timedelta(seconds=number))
+    return replace(capture, producer=producer, number=number)
+
+
+def test_the_numbers_of_a_producer_are_noted_with_its_captures_whatever_their_order(database: Database) -> None:
+    log = database.log()
+    assert log.producers() == ()
+    numbered = [sent("p", n) for n in range(1, 8)]
+    log.append([numbered[0], numbered[2], numbered[6]])
+    log.append([a_capture(9)])
+    assert [(p.producer, p.seen, p.last_at) for p in log.producers()] == [("p", ((1, 1), (3, 3), (7, 7)), NOON + timedelta(seconds=7))]
+    log.append([sent("o", 1), numbered[1], numbered[0]])
+    first, second = log.producers()
+    assert (first.producer, first.missing_count) == ("o", 0)
+    assert (second.seen, second.missing, second.missing_count) == (((1, 3), (7, 7)), ((4, 6),), 3)
+    assert (log.after(TASK, 0)[0].producer, log.after(TASK, 0)[0].number) == ("", 0)
+
+
+def test_a_call_that_is_refused_notes_no_number(database: Database) -> None:
+    log = database.log()
+    with pytest.raises(DataInvalid):
+        log.append([sent("p", 1), replace(sent("p", 2), text="\x00")])
+    assert log.producers() == ()

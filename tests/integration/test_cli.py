@@ -393,7 +393,7 @@ def test_every_error_has_its_documented_code() -> None:
 
 
 def test_every_command_explains_itself(hand: Hand) -> None:
-    nouns = "task create,task list,task show,data add,data audit,data show,ledger verify,keys create,keys list,keys revoke"
+    nouns = "task create,task list,task show,data add,data audit,data show,ledger verify,captures gaps,keys create,keys list,keys revoke"
     nouns += ",monitor check,monitor list,monitor budget"
     verbs = "init,up,down,status,doctor,demo,backtest,predict,label,alerts,retrain,promote,trial,rollback,train,evaluate"
     reviews = "review list,review ask,review export,review import,review status"

@@ -16,6 +16,7 @@ from holdfast.backends.contract_file import read_contract
 from holdfast.backends.example_files import read_examples, read_history, read_labels
 from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.ledger import GENESIS, LedgerEntry, verify
+from holdfast.domain.producers import Producer
 from holdfast.errors import Conflict, NotFound, RequestInvalid, StorageRefused
 from holdfast.ports import UnitOfWork
 from holdfast.processes import ProcessSpec
@@ -108,6 +109,17 @@ def open_database(settings: Settings) -> Iterator[UnitOfWork]:
     try:
         with database.unit_of_work() as unit:
             yield unit
+    finally:
+        database.dispose()
+
+
+def producers(settings: Settings) -> tuple[Producer, ...]:
+    """The processes that accepted captures, with what of each is missing."""
+    from holdfast.backends.sql import SqlDatabase
+
+    database = SqlDatabase(settings.database)
+    try:
+        return database.log().producers()
     finally:
         database.dispose()
 

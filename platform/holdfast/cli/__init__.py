@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from holdfast import __version__
-from holdfast.cli import data, fleet, home, keys, ledger, loop, predictions, reviews, tasks, trials
+from holdfast.cli import captures, data, fleet, home, keys, ledger, loop, predictions, reviews, tasks, trials
 from holdfast.cli.context import settings_for
 from holdfast.cli.show import say
 from holdfast.errors import GateRefused, HoldfastError, RequestInvalid, TrainingFailed, Unhealthy
@@ -49,7 +49,7 @@ def root(
     context.obj = settings_for(home)
 
 
-for _noun in (home, fleet, tasks, data, loop, trials, reviews, predictions, ledger, keys):
+for _noun in (home, fleet, tasks, data, loop, trials, reviews, predictions, captures, ledger, keys):
     _noun.register(app)
 for _name in ("demo", "backtest", "drill"):
     if importlib.util.find_spec(f"holdfast.cli.{_name}") is not None:

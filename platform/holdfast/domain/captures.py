@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
 from holdfast.domain.routing import RouteName
+from holdfast.domain.tasks import CapturePolicy
 from holdfast.errors import DataInvalid
 
 MAX_TEXT_CHARS = 20_000
@@ -46,6 +47,10 @@ class Capture:
     slices: Mapping[str, str] = field(default_factory=dict)
     seq: int = 0
     """Position in the log, given by it; grows by one or more."""
+    producer: str = ""
+    """The process that accepted it, on the way to the log; what is read from the log does not say it."""
+    number: int = 0
+    """Among those that its producer accepted, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,13 @@ class LabelledCapture:
     def wrong(self) -> bool:
         """Whether the answer was not the label."""
         return self.capture.prediction.label != self.label.value
+
+
+def with_slices_of(capture: Capture, policy: CapturePolicy) -> Capture:
+    """The capture with the slices that the policy names, or with all when it names none."""
+    if policy.slices is None or all(name in policy.slices for name in capture.slices):
+        return capture
+    return replace(capture, slices={name: value for name, value in capture.slices.items() if name in policy.slices})
 
 
 def unstorable(text: str) -> str | None:

@@ -20,6 +20,11 @@ Rung = Literal["head", "lora"]
 Kind = Literal["classification", "multi-label", "extraction"]
 Metric = Literal["accuracy", "f1"]
 Mode = Literal["off", "suggest", "automatic"]
+Sensitive = Literal["email", "phone", "credit_card", "iban", "ip"]
+MAX_SLICES = 16
+"""Of one request."""
+MAX_SLICE_NAME, MAX_SLICE_VALUE = 64, 256
+"""Characters."""
 METRIC_WORDS: Mapping[Metric, str] = {"accuracy": "accuracy", "f1": "mean F1"}
 
 
@@ -108,6 +113,16 @@ class PromotionPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CapturePolicy:
+    """What of a request is written down."""
+
+    redact: tuple[Sensitive, ...] = ()
+    """What is masked, by marks of the same length, in text, spans and slices before anything is written (`domain.redaction`)."""
+    slices: tuple[str, ...] | None = None
+    """Names of the slices that are kept of a request; others are dropped and counted. Absent: all, 16 to a request at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContract:
     """The whole contract of one task."""
 
@@ -135,6 +150,7 @@ class TaskContract:
     """Where request data may be stored; `local` is the machine that serves it."""
     deployment: str = "default"
     """Name of the serving fleet that answers this task."""
+    capture: CapturePolicy = CapturePolicy()
     monitoring: MonitoringPolicy = MonitoringPolicy()
     retraining: RetrainingPolicy = RetrainingPolicy()
     promotion: PromotionPolicy = PromotionPolicy()
@@ -173,6 +189,10 @@ def _cross_checks(contract: Any) -> list[Problem]:
     doubled = sorted({label for label in contract.labels if contract.labels.count(label) > 1})
     if doubled:
         problems.append(Problem("labels", f"listed twice: {', '.join(doubled)}"))
+    if any(not 0 < len(name) <= MAX_SLICE_NAME for name in contract.capture.slices or ()):
+        problems.append(Problem("capture.slices", f"a name has 1 to {MAX_SLICE_NAME} characters"))
+    if len(contract.capture.slices or ()) > MAX_SLICES:
+        problems.append(Problem("capture.slices", f"more than {MAX_SLICES} names"))
     if any(not label.strip() for label in contract.labels):
         problems.append(Problem("labels", "an empty label"))
     return problems
@@ -212,7 +232,7 @@ def _value(kind: Any, plain: Any, path: str, limits: Mapping[str, Any], problems
         if not isinstance(plain, list) or not all(isinstance(item, str) for item in plain):
             problems.append(Problem(path, "must be a list of texts (quote a label such as 'yes' or '1')"))
             return ()
-        return tuple(plain)
+        return tuple(_value(get_args(kind)[0], item, f"{path}.{index}", {}, problems) for index, item in enumerate(plain))
     return _scalar(kind, plain, path, limits, problems)
 
 

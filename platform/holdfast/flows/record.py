@@ -9,6 +9,7 @@ from holdfast.domain.answers import labels_in
 from holdfast.domain.captures import Capture, Feedback, Label
 from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.labelling import labels_named, read_answer
+from holdfast.domain.redaction import redacted_label
 from holdfast.domain.tasks import TaskContract
 from holdfast.errors import BadInput, DataInvalid, LabelUnknown, NotFound
 from holdfast.ports import CaptureLog, House, UnitOfWork
@@ -78,6 +79,7 @@ def canonical_label(contract: TaskContract, value: str, text: str, *, source: st
         DataInvalid: it cannot be read as one of the task's kind, or is too long to be stored.
         LabelUnknown: it names a label that the contract does not have.
     """
+    value = redacted_label(value, contract.capture.redact, contract.labels)
     try:
         read = read_answer(contract.kind, value, text)
     except DataInvalid as error:

@@ -5,15 +5,17 @@ On this path there is no database, no MLflow and no lock that anyone holds for l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from holdfast.domain.captures import Capture, Prediction
+from holdfast.domain.captures import Capture, Prediction, with_slices_of
 from holdfast.domain.ids import CaptureId, TaskName
 from holdfast.domain.model_names import Catalogue, Target
+from holdfast.domain.redaction import as_kept
 from holdfast.domain.routing import Choice
 from holdfast.errors import HoldfastError, TooManyTokens
 from holdfast.serving.batching import Answer
@@ -61,7 +63,7 @@ class Answering:
         for one, (answer, cached) in zip(asked, answers, strict=True):
             self._state.cache.put((one.choice.digest, one.text), answer)
             found.append(self._answered(one, answer, catalogue, cached=cached, latency_ms=latency_ms))
-        return [self._recorded(target, one) for one in found] if record and target.task is not None else found
+        return await self._recorded(target, found) if record and target.task is not None else found
 
     async def copy_to_shadow(self, target: Target, answered: Sequence[Answered]) -> None:
         """Ask the challenger in shadow, at idle moments, and record what it says. Nobody waits for it and nobody gets it."""
@@ -73,17 +75,18 @@ class Answering:
             try:
                 answer = await self._state.batcher.answer_copy((shadow, one.asked.text), deadline_s=COPY_S)
                 if answer is not None:
-                    self._record_copy(target, one, answer)
+                    await self._record_copy(target, one, answer)
                     outcome = "answered"
             except HoldfastError as error:
                 log.warning("a copy for %s failed: %s", shadow, error)
                 outcome = "failed"
             self._state.metrics.shadows.labels(target.task, outcome).inc()
 
-    def _record_copy(self, target: Target, one: Answered, answer: Answer) -> None:
+    async def _record_copy(self, target: Target, one: Answered, answer: Answer) -> None:
         choice = Choice(digest=one.asked.choice.shadow or one.asked.choice.digest, route="shadow", generation=one.asked.choice.generation)
         asked = replace(one.asked, choice=choice, request_id=f"{one.asked.request_id}~shadow")
-        self._recorded(target, self._answered(asked, answer, self._state.feed.known.catalogue, cached=False, latency_ms=0.0))
+        copy = self._answered(asked, answer, self._state.feed.known.catalogue, cached=False, latency_ms=0.0)
+        await self._recorded(target, [copy])
 
     @staticmethod
     def _answered(asked: Asked, answer: Answer, catalogue: Catalogue, *, cached: bool, latency_ms: float) -> Answered:
@@ -93,15 +96,32 @@ class Answering:
             latency_ms=latency_ms, base_digest=catalogue.base_digest(asked.choice.digest), capture="none",
         )  # fmt: skip
 
-    def _recorded(self, target: Target, one: Answered) -> Answered:
-        """With its capture in the spool, or not: then the disk did not take it, and the answer says so."""
-        metrics, buffer = self._state.metrics, self._state.buffer
+    async def _recorded(self, target: Target, answered: Sequence[Answered]) -> list[Answered]:
+        """With their captures in the spool, or not: then the disk did not take one, and its answer says so.
+
+        The texts of a task that redacts are masked by a thread before that: patterns over 20,000 hostile characters take 0.1 s.
+        """
+        captures = [self._capture(target, one) for one in answered]
+        contract = self._state.feed.known.catalogue.contracts.get(target.task or "")
+        if contract is None:  # what it wants masked is not known
+            return [self._counted(target, one, kept=False) for one in answered]
+        captures = [with_slices_of(capture, contract.capture) for capture in captures]
+        if contract.capture.redact:
+            captures = await asyncio.to_thread(lambda: [as_kept(capture, contract.capture) for capture in captures])
+        dropped_count = sum(len(one.asked.slices) - len(capture.slices) for one, capture in zip(answered, captures, strict=True))
+        if dropped_count:
+            self._state.metrics.dropped_slices.labels(target.task).inc(dropped_count)
+        buffer = self._state.buffer
+        taken = [buffer is not None and buffer.accept(capture) for capture in captures]
+        return [self._counted(target, one, kept=kept) for one, kept in zip(answered, taken, strict=True)]
+
+    def _counted(self, target: Target, one: Answered, *, kept: bool) -> Answered:
+        metrics = self._state.metrics
         metrics.rows.labels(target.task, one.asked.choice.route).inc()
         if one.cached:
             metrics.cached_rows.labels(target.task).inc()
         if one.truncated:
             metrics.truncated_rows.labels(target.task).inc()
-        kept = buffer is not None and buffer.accept(self._capture(target, one))
         return replace(one, capture="stored" if kept else "refused")
 
     def _capture(self, target: Target, one: Answered) -> Capture:

@@ -6,8 +6,11 @@ The log stores a capture id once, so a line read twice counts once.
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.domain.captures import Capture
@@ -41,16 +44,20 @@ class CaptureBuffer(LineSpool):
         super().__init__(folder, segment_rows=segment_rows, pause_s=pause_s, limit_bytes=limit_bytes)
         self._store = store
         self.counts = Counts()
+        self.producer = f"{os.getpid()}-{self._started}-{secrets.token_hex(4)}"
+        self._numbering = threading.Lock()
 
     def accept(self, capture: Capture) -> bool:
-        """Write the capture to the spool; False when the disk or the limit does not take it."""
-        problem = self._write(spool_files.line_of(capture))
+        """Write the capture, numbered, to the spool; False when the disk or the limit does not take it, and its number is free again."""
+        with self._numbering:
+            numbered = replace(capture, producer=self.producer, number=self.counts.accepted + 1)
+            problem = self._write(spool_files.line_of(numbered))
+            self.counts.accepted += problem is None
         if problem is not None:
             self.counts.refused += 1
             if self.counts.refused == 1 or self.counts.refused % 1000 == 0:
                 log.error("capture refused (%d so far): %s cannot be written: %s", self.counts.refused, self._folder, problem)
             return False
-        self.counts.accepted += 1
         return True
 
     def _store_lines(self, lines: Sequence[bytes]) -> int:

@@ -140,7 +140,13 @@ class LineSpool(ABC):
                 size = segment.size if segment else 0
             if segment is None:
                 return moved
-            moved += self._bring(segment.path, size, ours=True)
+            try:
+                moved += self._bring(segment.path, size, ours=True)
+            except FileNotFoundError:
+                if segment.path.exists():
+                    raise
+                self._vanished(segment)
+                continue
             with self._lock:
                 if not self._full or segment is not self._full[0]:
                     return moved
@@ -149,6 +155,17 @@ class LineSpool(ABC):
                 self._full.popleft()
             self._remove(segment.path)
             segment.close()
+
+    def _vanished(self, segment: Segment) -> None:
+        """Somebody removed a segment. Its lines are lost; those of the others must not wait for it."""
+        log.error("%s is gone, with what was not in the log yet", segment.path)
+        with self._lock:
+            if segment is self._current:
+                self._current = None
+            else:
+                self._full.remove(segment)
+            self._waiting_bytes -= segment.size - self._offsets.pop(segment.path, 0)
+        segment.close()
 
     def _drain_orphans(self) -> int:
         moved = 0

@@ -29,6 +29,9 @@ class GatewayMetrics:
         self.truncated_rows = Counter(
             "holdfast_truncated_predictions_total", "Texts of which only a part was read, by task.", ["task"], registry=self.registry
         )
+        self.dropped_slices = Counter(
+            "holdfast_dropped_slices_total", "Slices of texts that the contract does not name, by task.", ["task"], registry=self.registry
+        )
         self.shadows = Counter(
             "holdfast_shadow_copies_total", "Copies for a challenger: answered, dropped under load, failed.", ["task", "outcome"],
             registry=self.registry,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from holdfast.domain.captures import MAX_TEXT_CHARS, unstorable
+from holdfast.domain.tasks import MAX_SLICE_NAME, MAX_SLICE_VALUE, MAX_SLICES
 from holdfast.errors import RequestInvalid
 
 BODY_BYTES = 4 << 20
@@ -20,8 +22,17 @@ MAX_LABELS = 1000
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 REQUEST_ID = r"^[A-Za-z0-9._:/-]{1,128}$"
 _REQUEST_ID = re.compile(REQUEST_ID)
-SliceName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-SliceValue = Annotated[str, StringConstraints(max_length=256)]
+
+
+def _no_control(text: str) -> str:
+    if CONTROL.search(text):
+        raise ValueError("it holds a control character")
+    return text
+
+
+SliceName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SLICE_NAME), AfterValidator(_no_control)]
+SliceValue = Annotated[str, StringConstraints(max_length=MAX_SLICE_VALUE), AfterValidator(_no_control)]
+Slices = Annotated[dict[SliceName, SliceValue], Field(max_length=MAX_SLICES)]
 
 
 class Item(BaseModel):
@@ -31,7 +42,7 @@ class Item(BaseModel):
 
     text: str
     request_id: Annotated[str, Field(pattern=REQUEST_ID)] | None = None
-    slices: Annotated[dict[SliceName, SliceValue], Field(max_length=16)] = {}
+    slices: Slices = {}
 
 
 class Items(BaseModel):
@@ -68,6 +79,7 @@ class FeedbackItems(BaseModel):
     items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MAX_LABELS)]
 
 
+_SLICES: TypeAdapter[dict[str, str]] = TypeAdapter(Slices)
 _ONE: TypeAdapter[Item] = TypeAdapter(Item)
 _MANY: TypeAdapter[Items] = TypeAdapter(Items)
 _LABEL: TypeAdapter[FeedbackItem] = TypeAdapter(FeedbackItem)
@@ -101,6 +113,16 @@ def read_feedback(raw: bytes) -> list[FeedbackItem]:
             if (problem := unstorable(text)) is not None:
                 raise RequestInvalid(place=place, problem=problem, remedy="send well-formed text without NUL")
     return items
+
+
+def read_slices(given: Mapping[str, object], place: str) -> dict[str, str]:
+    """The slices of a request. Raises RequestInvalid."""
+    try:
+        return _SLICES.validate_python(given, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        remedy = f"send at most {MAX_SLICES} texts, names of {MAX_SLICE_NAME} and values of {MAX_SLICE_VALUE} characters at most"
+        raise RequestInvalid(place=place, problem=first["msg"], remedy=remedy) from error
 
 
 def check_utf8(raw: bytes) -> None:

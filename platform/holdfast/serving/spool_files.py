@@ -39,6 +39,8 @@ def line_of(capture: Capture) -> bytes:
         "latency_ms": capture.latency_ms,
         "embedding": base64.b64encode(capture.embedding.astype("<f2", copy=False).tobytes()).decode(),
         "slices": dict(capture.slices),
+        "producer": capture.producer,
+        "number": capture.number,
     }
     return to_json(plain) + b"\n"
 
@@ -58,6 +60,8 @@ def capture_of(line: bytes) -> Capture:
         latency_ms=float(plain["latency_ms"]),
         embedding=np.frombuffer(base64.b64decode(plain["embedding"]), dtype="<f2").astype(np.float16),
         slices=plain["slices"],
+        producer=plain.get("producer", ""),
+        number=int(plain.get("number", 0)),
     )
 
 

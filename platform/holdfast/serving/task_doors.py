@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +12,7 @@ from starlette.routing import Route as HttpRoute
 
 from holdfast.domain.captures import Feedback
 from holdfast.domain.ids import CaptureId, TaskName
+from holdfast.domain.redaction import redacted_label
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.flows.record import check_label
 from holdfast.serving.answers import answer_fields
@@ -56,15 +60,30 @@ class TaskDoors:
         for item in items:
             self._check(item)
         now = state.clock()
-        for item in items:
+        values = await self._as_kept(items)
+        for item, value in zip(items, values, strict=True):
             one = Feedback(
-                capture_id=CaptureId(item.request_id), task=TaskName(item.task) if item.task else None, value=item.label,
+                capture_id=CaptureId(item.request_id), task=TaskName(item.task) if item.task else None, value=value,
                 source=item.source or call.caller, given_at=now,
             )  # fmt: skip
             problem = state.labels.accept(one)
             if problem is not None:
                 raise StorageRefused(place="the spool of labels", reason=problem)
         return Reply(response=JSONResponse({"accepted_count": len(items), "request_id": call.request_id}, status_code=202))
+
+    async def _as_kept(self, items: Sequence[FeedbackItem]) -> list[str]:
+        """The labels as they may be written. Names of labels stay. One without its task is masked for all tasks that mask anything."""
+        contracts = self._keeper.state.feed.known.catalogue.contracts
+        kinds = tuple(sorted({kind for contract in contracts.values() for kind in contract.capture.redact}))
+        if not kinds:
+            return [item.label for item in items]
+        names = tuple(label for contract in contracts.values() for label in contract.labels)
+
+        def masked(item: FeedbackItem) -> str:
+            contract = contracts.get(TaskName(item.task or ""))
+            return redacted_label(item.label, contract.capture.redact if contract else kinds, contract.labels if contract else names)
+
+        return await asyncio.to_thread(lambda: [masked(item) for item in items])
 
     def _check(self, item: FeedbackItem) -> None:
         """What can be known at once: the task, and whether the label is one of its; whether spans fit their text shows later."""

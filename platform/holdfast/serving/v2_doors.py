@@ -22,9 +22,11 @@ from holdfast.errors import NotFound, RequestInvalid
 from holdfast.serving.doors import Doorkeeper, Reply
 from holdfast.serving.failures import refuse_as_v2
 from holdfast.serving.gateway_state import Answered, Call
-from holdfast.serving.schemas import Item, check_text
+from holdfast.serving.schemas import Item, check_text, read_slices
 from holdfast.serving.v2_tensors import LENGTH_HEADER, InferRequest, Output, read_request, reply_bytes
 
+SLICE = "slice_"
+"""Begins the names of parameters that are slices: parameters are scalars."""
 ALWAYS = ("label", "confidence", "adapter_digest", "request_id", "truncated")
 DATATYPES = {
     "label": "BYTES", "confidence": "FP32", "adapter_digest": "BYTES", "request_id": "BYTES", "truncated": "BOOL", "embedding": "FP32",
@@ -113,9 +115,9 @@ class V2Doors:
         target = self._target(request)
         for index, text in enumerate(texts):
             check_text(text, f"inputs.0.data.{index}")
-        wanted = _wanted(infer)
+        wanted, slices = _wanted(infer), _slices(infer)
         call = replace(call, request_id=infer.id or call.request_id, deadline=_deadline(infer, call))
-        answered = await self._keeper.answer(request, call, target, [Item(text=text) for text in texts])
+        answered = await self._keeper.answer(request, call, target, [Item(text=text, slices=slices) for text in texts])
         outputs = [_output(name, answered) for name in wanted]
         body, headers = reply_bytes(self._head(target, call, answered), outputs, _binary(infer, wanted))
         return Reply(response=Response(body, headers=headers), target=target, answered=answered)
@@ -146,6 +148,12 @@ def _wanted(infer: InferRequest) -> list[str]:
         if name not in DATATYPES:
             raise RequestInvalid(place=f"outputs.{index}.name", problem="there is no such output", remedy=f"ask for {', '.join(DATATYPES)}")
     return names
+
+
+def _slices(infer: InferRequest) -> dict[str, str]:
+    """Parameters of the request that begin with ``slice_``: of each of its texts. Raises RequestInvalid."""
+    given = {name.removeprefix(SLICE): value for name, value in infer.parameters.items() if name.startswith(SLICE)}
+    return read_slices(given, f"parameters.{SLICE}*")
 
 
 def _binary(infer: InferRequest, wanted: Sequence[str]) -> frozenset[str]:

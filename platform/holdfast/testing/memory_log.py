@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from holdfast.domain.captures import Capture, Label, LabelledCapture, check_storable
 from holdfast.domain.ids import CaptureId, TaskName
+from holdfast.domain.producers import Producer, with_numbers
 from holdfast.errors import NotFound, StorageRefused
 from holdfast.testing.write_lock import WriteLock
 
@@ -24,6 +25,7 @@ class MemoryCaptureLog:
         self._by_id: dict[str, Capture] = {}
         self._labels: dict[str, list[Label]] = {}
         self._of_capture: dict[str, list[Label]] = {}
+        self._producers: dict[str, Producer] = {}
         self._capture_seq = 0
         self._label_seq = 0
         self.full = False
@@ -36,10 +38,11 @@ class MemoryCaptureLog:
             check_storable(capture)
         with self._lock:
             before = len(self._by_id)
+            self._see(captures)
             for capture in captures:
                 if capture.capture_id not in self._by_id:
                     self._capture_seq += 1
-                    stored = replace(capture, seq=self._capture_seq)
+                    stored = replace(capture, seq=self._capture_seq, producer="", number=0)
                     self._by_id[capture.capture_id] = stored
                     self._captures.setdefault(capture.task, []).append(stored)
             return len(self._by_id) - before
@@ -91,6 +94,10 @@ class MemoryCaptureLog:
         """See the port."""
         return sum(capture.route != "shadow" for capture in self._captures.get(task, []))
 
+    def producers(self) -> tuple[Producer, ...]:
+        """See the port."""
+        return tuple(self._producers[name] for name in sorted(self._producers))
+
     def label_count(self, task: TaskName) -> int:
         """See the port."""
         return len(self._labels.get(task, []))
@@ -99,6 +106,14 @@ class MemoryCaptureLog:
         """See the port."""
         rows = self._captures.get(task, [])
         return rows[-1].seq if rows else 0
+
+    def _see(self, captures: Sequence[Capture]) -> None:
+        for capture in captures:
+            if capture.producer:
+                held = self._producers.get(capture.producer)
+                seen = with_numbers(held.seen if held else (), [capture.number])
+                last_at = max(held.last_at, capture.captured_at) if held else capture.captured_at
+                self._producers[capture.producer] = Producer(producer=capture.producer, seen=seen, last_at=last_at)
 
     def _store(self, label: Label) -> bool:
         known = self._of_capture.setdefault(label.capture_id, [])

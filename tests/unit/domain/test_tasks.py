@@ -71,3 +71,17 @@ def test_an_open_set_of_labels_may_begin_with_one() -> None:
     contract = parse_contract(SMALL | {"labels": ["billing"], "labels_open": True})
     assert isinstance(contract, TaskContract)
     assert contract.labels == ("billing",)
+
+
+def test_what_is_redacted_is_named_from_a_list_and_a_mistake_says_it() -> None:
+    assert parse_contract(SMALL).capture.redact == ()
+    assert parse_contract(SMALL | {"capture": {"redact": ["email", "ip"]}}).capture.redact == ("email", "ip")
+    found = problems_of(SMALL | {"capture": {"redact": ["email", "passport"]}})
+    assert found == {"capture.redact.1": "must be one of email, phone, credit_card, iban, ip, not 'passport'"}
+
+
+def test_the_slices_that_are_kept_are_few_and_have_short_names() -> None:
+    assert parse_contract(SMALL).capture.slices is None
+    assert parse_contract(SMALL | {"capture": {"slices": ["channel"]}}).capture.slices == ("channel",)
+    assert problems_of(SMALL | {"capture": {"slices": ["x" * 65]}}) == {"capture.slices": "a name has 1 to 64 characters"}
+    assert problems_of(SMALL | {"capture": {"slices": [f"s{n}" for n in range(17)]}}) == {"capture.slices": "more than 16 names"}

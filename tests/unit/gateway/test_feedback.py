@@ -120,7 +120,7 @@ def test_above_the_limit_of_what_may_wait_labels_are_refused_and_the_caller_hear
 
 
 def test_captures_above_the_limit_are_counted_and_what_waits_goes_when_the_log_is_back(place: Place, tmp_path: Path) -> None:
-    place.buffer._limit_bytes = 1200
+    place.buffer._limit_bytes = 1500
     place.log.full = True
     said = [place.client.post(PATH, json={"text": "x" * 200, "request_id": f"r-{n}"}).headers["x-holdfast-capture"] for n in range(4)]
     assert said == ["stored", "stored", "refused", "refused"]

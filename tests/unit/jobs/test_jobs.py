@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from holdfast.settings import Loop, Settings
 from holdfast.testing.builders import TASK, a_contract, a_house, a_retraining, a_version, an_assignment
 from holdfast.testing.clock import SteppedClock
+from holdfast.testing.record_builders import a_capture
 from holdfast.testing.twins import ListDoorbell, MemoryRegistry
 from holdfast_jobs import housekeeping, monitoring, retraining, rollout
 from holdfast_jobs.app import HEAVY, JOBS
@@ -117,3 +119,9 @@ def test_the_table_in_the_readme_names_every_job_and_no_other() -> None:
 def test_the_clock_of_the_ticks_only_goes_forward() -> None:
     instants = [steady_now() for _ in range(100)]
     assert instants == sorted(instants)
+
+
+def test_the_sweep_counts_the_captures_that_the_log_lacks(bench: Bench, tmp_path: Path) -> None:
+    bench.house.log.append([replace(a_capture(n), producer="gateway", number=n) for n in (1, 2, 6)])
+    housekeeping.sweep(bench)
+    assert "holdfast_captures_missing 3.0" in (tmp_path / "run" / housekeeping.METRICS).read_text()

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from sqlalchemy import Engine, Select, func, select
 
 from holdfast.backends.sql import tables
-from holdfast.backends.sql.rows import capture_of, capture_row, label_of, label_row
+from holdfast.backends.sql.rows import capture_of, capture_row, label_of, label_row, producer_of, producer_row
 from holdfast.backends.sql.transaction import Row, Transaction
 from holdfast.domain.captures import Capture, Label, LabelledCapture
 from holdfast.domain.ids import CaptureId, TaskName
+from holdfast.domain.producers import Producer, with_numbers
 from holdfast.errors import NotFound
 
 C, L = tables.captures.c, tables.labels.c
@@ -32,6 +33,7 @@ class SqlCaptureLog:
             return 0
         with self._transaction() as transaction:
             count = transaction.add_new(tables.captures, rows, key=["capture_id"])
+            _see(transaction, captures)
             transaction.commit()
         return count
 
@@ -84,14 +86,18 @@ class SqlCaptureLog:
         found: dict[CaptureId, str] = {}
         for first in range(0, len(capture_ids), IDS_AT_ONCE):
             some = capture_ids[first : first + IDS_AT_ONCE]
-            rows = self._rows(select(C.capture_id, C.text).where(C.task == task, C.capture_id.in_(some)))
-            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows}
+            rows = self._rows(select(C.capture_id, C.task, C.text).where(C.capture_id.in_(some)))  # with the task, SQLite reads all of it
+            found |= {CaptureId(str(row["capture_id"])): str(row["text"]) for row in rows if row["task"] == task}
         return found
 
     def count(self, task: TaskName) -> int:
         """See the port."""
         every = select(func.count()).where(C.task == task)  # both counts read an index alone; captures are wide
         return self._number(every) - self._number(every.where(tables.SHADOW))
+
+    def producers(self) -> tuple[Producer, ...]:
+        """See the port."""
+        return tuple(producer_of(row) for row in self._rows(select(tables.producers).order_by(tables.producers.c.producer)))
 
     def label_count(self, task: TaskName) -> int:
         """See the port."""
@@ -125,6 +131,17 @@ class SqlCaptureLog:
             rows = transaction.run(select(C.capture_id, C.task, C.seq).where(C.capture_id.in_(some)))
             known |= {capture_id: (task, seq) for capture_id, task, seq in rows}
         return known
+
+
+def _see(transaction: Transaction, captures: Sequence[Capture]) -> None:
+    """Note the numbers of captures, whether they were new or not, in the transaction that stores them."""
+    for name in sorted({capture.producer for capture in captures if capture.producer}):
+        mine = [capture for capture in captures if capture.producer == name]
+        row = transaction.run(select(tables.producers).where(tables.producers.c.producer == name)).mappings().one_or_none()
+        held = producer_of(row) if row is not None else None
+        seen = with_numbers(held.seen if held else (), (capture.number for capture in mine))
+        last_at = max([capture.captured_at for capture in mine] + ([held.last_at] if held else []))
+        transaction.upsert(tables.producers, producer_row(Producer(producer=name, seen=seen, last_at=last_at)), key=["producer"])
 
 
 def _joined() -> Select[*tuple[object, ...]]:

@@ -12,6 +12,7 @@ import numpy as np
 from holdfast.domain.captures import Capture, Label, Prediction, check_storable
 from holdfast.domain.ids import AdapterDigest, CaptureId, TaskName
 from holdfast.domain.ledger import LedgerEntry
+from holdfast.domain.producers import Producer
 from holdfast.domain.records import canonical, from_plain
 
 Record = TypeVar("Record")
@@ -78,6 +79,17 @@ def capture_of(row: Mapping[Any, Any]) -> Capture:
         slices=json.loads(row["slices"]),
         seq=row["seq"],
     )
+
+
+def producer_of(row: Mapping[Any, Any]) -> Producer:
+    """The producer of a row of `producers`."""
+    seen = tuple((int(first), int(last)) for first, last in json.loads(row["seen"]))
+    return Producer(producer=row["producer"], seen=seen, last_at=datetime.fromisoformat(row["last_at"]))
+
+
+def producer_row(producer: Producer) -> dict[str, Any]:
+    """A row of `producers`."""
+    return {"producer": producer.producer, "last_at": instant(producer.last_at), "seen": json.dumps(producer.seen)}
 
 
 def label_row(label: Label, capture_seq: int) -> dict[str, Any]:

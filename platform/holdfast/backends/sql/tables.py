@@ -217,6 +217,15 @@ captures = Table(
 )
 """``embedding`` is [hidden] float16, little endian; ``slices`` is canonical JSON."""
 
+producers = Table(
+    "producers",
+    metadata,
+    Column("producer", String(200), primary_key=True),
+    Column("last_at", Instant, nullable=False),
+    Column("seen", Text, nullable=False),
+)
+"""``seen``: the ranges of numbers that came, as JSON; see ``domain.producers``."""
+
 labels = Table(
     "labels",
     metadata,
