@@ -1,7 +1,7 @@
 """producers of captures, with the numbers of theirs that came
 
 Revision ID: 0004
-Revises: 0002
+Revises: 0003
 Create Date: 2026-11-25 13:10:00+00:00
 """
 

@@ -22,8 +22,7 @@ Json = dict[str, Any]
 AlertAnswer = Literal["acknowledge", "resolve", "false-alarm"]
 TRIES = 4
 """Attempts of a reading request; waits of about 0.1, 0.2 and 0.4 s lie between them."""
-AGAIN = frozenset({429, 502, 503, 504})
-NONE: Mapping[str, object] = {}
+AGAIN, NONE = frozenset({429, 502, 503, 504}), dict[str, object]()
 
 
 class NobodyThere(PartUnavailable):
