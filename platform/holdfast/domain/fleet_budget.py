@@ -1,8 +1,8 @@
 """One budget of false alarms for all tasks: who has which share of it, and what was spent.
 
 Stated is a run length R: while the busiest task reads n events, all monitors of all tasks together raise at most n / R false alarms
-on average. The living tasks (those with a champion) share it by their weights w, which sum to 1, and the monitors of a task share
-alike: each event that one of J monitors reads deposits ``w / (R J)`` of a false alarm (`statistics.e_detector`), and a monitor
+on average. The living tasks (those with a champion) share it by their weights w, which sum to 1, and the monitors of a task by
+`scorers.budget_share` v: each event that one of them reads deposits ``w v / R`` of a false alarm (`statistics.e_detector`), and a monitor
 alarms when its evidence, counted in deposits, reaches 1. Three facts follow, however the monitors depend:
 
 - The expected number of false alarms is at most the sum of all deposits (each monitor by optional stopping; the sum by linearity).
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from holdfast.domain.alerts import Alert
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorReading, MonitorState, log_threshold
-from holdfast.domain.scorers import NAMES
+from holdfast.domain.scorers import NAMES, budget_share
 from holdfast.domain.statistics import e_detector
 from holdfast.domain.statistics.e_bh import NOTHING, anytime_log_e, e_bh
 from holdfast.domain.tasks import MonitoringPolicy
@@ -109,8 +109,10 @@ def in_fleet(policy: MonitoringPolicy, share: float, fleet_run_length: float) ->
 
 def under(states: Mapping[str, MonitorState], policy: MonitoringPolicy) -> dict[str, MonitorState]:
     """The states under the run length of ``policy``: evidence keeps its worth, only events to come are counted by it."""
-    threshold = log_threshold(policy)
-    return {name: dataclasses.replace(s, detector=e_detector.rescaled(s.detector, threshold)) for name, s in states.items()}
+    return {
+        name: dataclasses.replace(state, detector=e_detector.rescaled(state.detector, log_threshold(policy, name)))
+        for name, state in states.items()
+    }
 
 
 def account(books: Sequence[TaskBooks], fleet_run_length: float) -> FleetAccount:
@@ -129,15 +131,16 @@ def account(books: Sequence[TaskBooks], fleet_run_length: float) -> FleetAccount
 
 
 def _lines(book: TaskBooks, share: float, fleet_run_length: float) -> list[MonitorAccount]:
-    threshold = log_threshold(in_fleet(book.policy, share, fleet_run_length))
+    policy = in_fleet(book.policy, share, fleet_run_length)
     now = {reading.monitor: reading for reading in book.readings}
     lines = []
     for name in NAMES:
+        threshold = log_threshold(policy, name)
         reading = now.get(name) or _unread(name, threshold)
         mine = [reading, *(r for r in book.earlier if r.monitor == name)]
         alarms = [alert for alert in book.alerts if name in alert.monitors]
         lines.append(MonitorAccount(
-            task=book.task, share=share / len(NAMES), per_million_events=MILLION * math.exp(-threshold), log_threshold=threshold,
+            task=book.task, share=share * budget_share(name), per_million_events=MILLION * math.exp(-threshold), log_threshold=threshold,
             reading=reading, event_count=sum(r.event_count for r in mine), spent=math.fsum(r.spent for r in mine),
             alarm_count=len(alarms), false_alarm_count=sum(alert.state == "false alarm" for alert in alarms), suspicious=False,
         ))  # fmt: skip

@@ -25,7 +25,7 @@ from holdfast.domain.bets import bet_count, bets_on
 from holdfast.domain.captures import Capture, LabelledCapture
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.records import canonical
-from holdfast.domain.scorers import NAMES, NO_BIN, OF_CAPTURES, Scorers, capture_bins, capture_features, error_bins
+from holdfast.domain.scorers import NAMES, NO_BIN, OF_CAPTURES, Scorers, budget_share, capture_bins, capture_features, error_bins
 from holdfast.domain.sights import sight_of
 from holdfast.domain.statistics import e_detector, fourier_witness
 from holdfast.domain.statistics.conformal import p_values, ties_of
@@ -100,9 +100,9 @@ class MonitorState:
     """Alerts that a person closed, and after each of which this monitor began anew."""
 
 
-def log_threshold(policy: MonitoringPolicy) -> float:
-    """At which log evidence one monitor of a task alarms: its share of the task's budget."""
-    return math.log(policy.run_length_events * len(NAMES))
+def log_threshold(policy: MonitoringPolicy, name: str) -> float:
+    """At which log evidence a monitor of a task alarms: its share of the task's budget (`budget_share`)."""
+    return math.log(policy.run_length_events / budget_share(name))
 
 
 def start(scorers: Scorers) -> dict[str, MonitorState]:
@@ -223,7 +223,7 @@ def _observed(state: MonitorState, scorers: Scorers, name: str, captures: Sequen
     events = _Events.of(name, captures, capture_features(scorers, captures), components=components)
     memory, detector = fourier_witness.advance(
         scorers.witness, fourier_witness.Memory(state.counts, state.weights), state.detector,
-        (events.bins, events.ties, events.seqs), log_threshold(policy),
+        (events.bins, events.ties, events.seqs), log_threshold(policy, name),
     )  # fmt: skip
     skipped = state.skipped + events.skipped
     return dataclasses.replace(state, counts=memory.counts, weights=memory.sums, detector=detector, skipped=skipped)
@@ -236,13 +236,13 @@ def _advance(name: str, state: MonitorState, events: _Events, policy: Monitoring
     ranked = [p_values(c, b, t) for c, b, t in zip(state.counts, events.bins.T, events.ties.T, strict=True)]
     p = np.column_stack([one[0] for one in ranked])  # [n, components]
     bets, weights = bets_on(name, p, events.bins, state.counts, state.weights)
-    detector = e_detector.advance(state.detector, bets, events.seqs, log_threshold(policy))
+    detector = e_detector.advance(state.detector, bets, events.seqs, log_threshold(policy, name))
     counts = np.stack([one[1] for one in ranked])
     return dataclasses.replace(state, counts=counts, weights=weights, detector=detector, skipped=skipped)
 
 
 def _reading(name: str, state: MonitorState, scorers: Scorers, policy: MonitoringPolicy) -> MonitorReading:
-    detector, threshold = state.detector, log_threshold(policy)
+    detector, threshold = state.detector, log_threshold(policy, name)
     status = _status(name, state, usable=_usable(scorers, name), threshold=threshold)
     onset = detector.onset_seq if detector.alarm_seq else e_detector.onset_of(detector.cusum, detector.start)
     detail = {"calibration_rows": float(scorers.calibration[name][0].sum()), "skipped": float(state.skipped)}

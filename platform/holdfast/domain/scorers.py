@@ -26,6 +26,8 @@ from holdfast.domain.windows import ReferenceWindow, WindowRows
 NAMES: tuple[str, ...] = ("embedding", "embedding_shift", "novelty", "text", "slice_mix", "label_mix", "confidence", "quality")
 """The monitors of a task, in the order they are shown."""
 OF_CAPTURES = NAMES[:-1]
+QUALITY_SHARE = 0.5
+"""Of a task's budget, for the monitor that retrainings follow; the others have the rest alike (decision 0019)."""
 """Those of inputs and outputs; the last reads labels."""
 NO_BIN = -1
 """Stands for a row that cannot be scored."""
@@ -48,6 +50,15 @@ class Scorers:
     """Monitor name to the bin edges of each of its components."""
     calibration: Mapping[str, NDArray[np.int64]]
     """Monitor name to counts [components, bins] of the calibration rows."""
+
+
+def budget_share(name: str) -> float:
+    """Share of its task's budget of false alarms that a monitor has; those of all sum to 1.
+
+    >>> budget_share("quality"), round(sum(map(budget_share, NAMES)), 9)
+    (0.5, 1.0)
+    """
+    return QUALITY_SHARE if name == "quality" else (1.0 - QUALITY_SHARE) / (len(NAMES) - 1)
 
 
 def fit(reference: ReferenceWindow) -> Scorers:

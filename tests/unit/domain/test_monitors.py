@@ -47,8 +47,11 @@ def test_unchanged_traffic_stays_quiet() -> None:
     assert all(r.event_count == 2_000 for r in read.values())
 
 
-def test_the_budget_is_shared_by_the_monitors() -> None:
-    assert all(r.log_threshold == pytest.approx(np.log(80_000)) for r in _read(monitors.start(FITTED)).values())
+def test_quality_has_half_of_the_budget_and_the_others_share_the_rest() -> None:
+    thresholds = {name: np.exp(r.log_threshold) for name, r in _read(monitors.start(FITTED)).items()}
+    assert thresholds.pop("quality") == pytest.approx(20_000)
+    assert list(thresholds.values()) == pytest.approx([140_000] * 7)
+    assert 1 / 20_000 + sum(1 / threshold for threshold in thresholds.values()) == pytest.approx(1 / 10_000)
 
 
 def test_more_errors_alarm_the_quality_monitor_alone_and_the_onset_is_near() -> None:

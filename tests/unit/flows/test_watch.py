@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.domain.ids import TaskName
 from holdfast.domain.monitors import MonitorSet
-from holdfast.domain.scorers import NAMES, OF_CAPTURES
+from holdfast.domain.scorers import NAMES, OF_CAPTURES, budget_share
 from holdfast.domain.windows import WindowRows
 from holdfast.errors import NotFound, PartUnavailable
 from holdfast.flows.account import fleet_account
@@ -229,10 +229,10 @@ def test_a_task_that_arrives_lessens_the_share_of_the_others_and_their_evidence_
     send(house, a_stream(1, 42, first_seq=61, digest=digest), labels=False)
     beside = _watched(house)
     before, after = ({r.monitor: r for r in seen.readings} for seen in (alone, beside))
-    assert before["quality"].log_threshold == pytest.approx(log(20_000 * len(before)))
-    assert after["quality"].log_threshold == pytest.approx(log(80_000 * len(before)))
-    assert after["quality"].spent == before["quality"].spent == pytest.approx(60 / 20_000 / len(before))
-    assert after["confidence"].spent == pytest.approx(before["confidence"].spent + 1 / 80_000 / len(before))
+    assert before["quality"].log_threshold == pytest.approx(log(20_000 / budget_share("quality")))
+    assert after["quality"].log_threshold == pytest.approx(log(80_000 / budget_share("quality")))
+    assert after["quality"].spent == before["quality"].spent == pytest.approx(60 / 20_000 * budget_share("quality"))
+    assert after["confidence"].spent == pytest.approx(before["confidence"].spent + 1 / 80_000 * budget_share("confidence"))
     gap = [r.log_evidence - r.log_threshold for r in (before["quality"], after["quality"])]
     assert before["quality"].log_evidence == 0.0 or gap[0] == pytest.approx(gap[1])
 
@@ -261,6 +261,6 @@ def test_the_account_of_the_fleet_sums_what_every_version_spent() -> None:
     account = fleet_account(house)
     embedding = next(line for line in account.monitors if line.reading.monitor == "embedding")
     assert embedding.event_count == 100
-    assert embedding.spent == pytest.approx(100 / 20_000 / len(account.monitors))
+    assert embedding.spent == pytest.approx(100 / 20_000 * budget_share("embedding"))
     assert account.spent <= 100 / 20_000 * (1 + 1e-9)
     assert account.false_alarms_per_million_events == pytest.approx(50.0)
