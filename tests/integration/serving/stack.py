@@ -29,6 +29,7 @@ from holdfast.bootstrap.deployment import serve_yaml
 from holdfast.bootstrap.home import AT_ONCE
 from holdfast.domain.ids import AdapterDigest, TaskName
 from holdfast.domain.routing import Assignment, ReplicaReport, route_of
+from holdfast.domain.tasks import TaskContract
 from holdfast.settings import Ports, Serving, Settings
 
 HERE = Path(__file__).parent
@@ -180,6 +181,10 @@ class Stack:
         """Make ``digest`` the champion; the generation given."""
         assert self.database is not None
         with self.database.unit_of_work() as work:
+            if task not in {
+                contract.task for contract in work.contracts.all()
+            }:  # what it wants masked must be known, or nothing is captured
+                work.contracts.put(TaskContract(task=TaskName(task), labels=(), labels_open=True, floor=0.5), datetime.now(UTC))
             held = work.assignments.get(TaskName(task))
             assignment = Assignment(
                 task=TaskName(task),
