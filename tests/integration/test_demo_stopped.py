@@ -69,6 +69,7 @@ def test_a_home_stopped_by_somebody_else_ends_the_story_at_once(
 def test_a_signal_to_end_stops_a_demo_as_ctrl_c_does(listener: socket.socket, tmp_path: Path, number: signal.Signals) -> None:
     home = tmp_path / "home"
     cli.run(["--home", str(home), "init"])
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it, and so would the child
     with lock(home):
         tell(home, "running")
         argv = [sys.executable, "-m", "holdfast", "--home", str(home), "demo", "--once"]
@@ -78,6 +79,7 @@ def test_a_signal_to_end_stops_a_demo_as_ctrl_c_does(listener: socket.socket, tm
             assert story.wait(30) == cli.INTERRUPTED
             assert story.stderr is not None
             assert story.stderr.read().splitlines()[-1] == "stopped"
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.timeout(60)
