@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tests.bench.peer_servers import environment
 
+from holdfast.domain.bets import bet_count, bets_on
 from holdfast.domain.statistics import e_detector
 from holdfast.domain.statistics.conformal import p_values
 
@@ -65,12 +66,11 @@ def drawn(random: np.random.Generator, rate: NDArray[np.float64], count: int) ->
 
 def ours(stream: Errors, reference: Errors, random: np.random.Generator) -> Trace:
     """Log evidence [events] of the quality monitor, by the functions that it is made of."""
-    counts = np.bincount(reference, minlength=2).astype(np.int64)
-    p, _ = p_values(counts, stream.astype(np.int64), random.random(len(stream)))
-    wrong = counts[1] + np.concatenate([[0], np.cumsum(stream)[:-1]])
-    theta = np.minimum((wrong + 1.0) / (counts.sum() + np.arange(len(stream)) + 1.0), 0.99)
-    detector, trace = e_detector.fresh(1, len(e_detector.RATIOS)), np.empty(len(stream))
-    for i, bets in enumerate(e_detector.odds_bets(p[:, None], theta)):
+    counts, bins = np.bincount(reference, minlength=2).astype(np.int64), stream.astype(np.int64)
+    p, _ = p_values(counts, bins, random.random(len(stream)))
+    bets_of_all, _ = bets_on("quality", p[:, None], bins[:, None], counts[None], np.empty((1, 0)))
+    detector, trace = e_detector.fresh(1, bet_count("quality")), np.empty(len(stream))
+    for i, bets in enumerate(bets_of_all):
         detector = e_detector.advance(detector, bets[None], [i + 1], np.inf)
         trace[i] = detector.evidence
     return trace

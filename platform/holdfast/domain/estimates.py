@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.domain.scorers import Scorers
-from holdfast.domain.statistics.label_free import Estimate, Sample, estimate
+from holdfast.domain.statistics.label_free import Estimate, Sample, estimate, withdrawn
 from holdfast.domain.statistics.scores import embedding_scores, halved
 from holdfast.domain.windows import ReferenceWindow, WindowRows
 
@@ -23,9 +23,7 @@ def estimate_accuracy(reference: ReferenceWindow, scorers: Scorers, current: Win
     before, now = _sample(reference.calibration, scorers), _sample(current, scorers)
     if before is None or now is None:
         labels = sum(label is not None for label in current.labels)
-        reason = "the reference or the window has no embeddings that compare"
-        return Estimate(value=None, lower=0.0, upper=1.0, row_count=len(current), label_count=labels, effective_rows=0.0, novel_share=0.0,
-                        withdrawn=reason)  # fmt: skip
+        return withdrawn("the reference or the window has no embeddings that compare", len(current), labels)
     return estimate(before, now)
 
 

@@ -283,7 +283,7 @@ def test_a_replica_that_leaves_answers_what_is_under_way_and_is_asked_nothing_mo
     told(story)
 
 
-def test_what_was_sent_before_the_word_arrived_is_answered_too() -> None:
+def test_what_was_sent_before_the_word_arrived_is_answered_or_refused_at_once() -> None:
     async def story() -> None:
         listener = a_listener()
         _, line = await a_line(listener)

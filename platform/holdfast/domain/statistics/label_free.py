@@ -93,18 +93,18 @@ def estimate(reference: Sample, current: Sample, *, level: float = 0.9, seed: in
     labelled = int((~np.isnan(current.right[usable])).sum())
     if known.sum() < MIN_ROWS or usable.sum() < MIN_ROWS:
         few = f"{int(known.sum())} calibration rows and {int(usable.sum())} rows of traffic; {MIN_ROWS} of each are needed"
-        return _withdrawn(few, int(usable.sum()), labelled)
+        return withdrawn(few, int(usable.sum()), labelled)
     before, now = _kept(reference, known), _kept(current, usable)
     if np.ptp(before.confidence) == 0.0 or np.ptp(before.right) == 0.0:
-        return _withdrawn("confidence or correctness is constant in the calibration rows", len(now.right), labelled)
+        return withdrawn("confidence or correctness is constant in the calibration rows", len(now.right), labelled)
     novel = _novel_share(before, now)
     if novel > MOST_NOVEL:
-        return _withdrawn(f"{novel:.0%} of the rows are unlike the reference", len(now.right), labelled, novel=novel)
+        return withdrawn(f"{novel:.0%} of the rows are unlike the reference", len(now.right), labelled, novel=novel)
     weights = density_ratio(before.features, now.features)
     effective = _effective(weights)
     if effective < MIN_EFFECTIVE:
         reason = f"the reference is worth {effective:.0f} rows of this traffic; {MIN_EFFECTIVE:.0f} are needed"
-        return _withdrawn(reason, len(now.right), labelled, effective=effective, novel=novel)
+        return withdrawn(reason, len(now.right), labelled, effective=effective, novel=novel)
     return _joined(before, now, weights, novel=novel, level=level, seed=seed)
 
 
@@ -154,7 +154,7 @@ def _joined(before: Sample, now: Sample, weights: NDArray[np.float64], *, novel:
         own, own_variance = _labels_only(now.right[known], each[known], each)
         if abs(own - value) - slack > CONTRADICTED * np.sqrt(variance + own_variance):
             reason = f"{count} labels say {own:.0%}, confidence says {value:.0%}: what is right for an input has changed"
-            return _withdrawn(reason, len(each), count, effective=effective, novel=novel)
+            return withdrawn(reason, len(each), count, effective=effective, novel=novel)
         variance += slack**2 / 3  # of a uniform doubt
         value = (own_variance * value + variance * own) / (variance + own_variance)
         variance, slack = variance * own_variance / (variance + own_variance), 0.0
@@ -215,7 +215,8 @@ def _kept(rows: Sample, which: NDArray[np.bool_] | NDArray[np.int64]) -> Sample:
     return Sample(confidence=rows.confidence[which], features=rows.features[which], right=rows.right[which])
 
 
-def _withdrawn(reason: str, rows: int, labels: int, *, effective: float = 0.0, novel: float = 0.0) -> Estimate:
+def withdrawn(reason: str, rows: int, labels: int, *, effective: float = 0.0, novel: float = 0.0) -> Estimate:
+    """No estimate, and why: everything between 0 and 1 is possible."""
     return Estimate(
         value=None, lower=0.0, upper=1.0, row_count=rows, label_count=labels, effective_rows=effective, novel_share=novel, withdrawn=reason,
     )  # fmt: skip
