@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from holdfast.backends.ray_fleet import frames
-from holdfast.backends.ray_fleet.lines import Line, Lines
+from holdfast.backends.ray_fleet.lines import OPEN_S, Line, Lines
 from holdfast.backends.ray_fleet.listener import MOST_LINES, Listener
 from holdfast.errors import PartUnavailable
 
@@ -309,13 +310,39 @@ def test_callers_above_the_bound_are_closed_at_once() -> None:
     told(story)
 
 
-def test_nobody_listens_is_no_line_and_no_error() -> None:
+def test_nobody_listens_is_no_line_and_no_error_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> int:
         listener = a_listener()
         address = await listener.address()
         await listener.drain()
         lines = Lines(lambda: TOKEN)
-        await lines.open("one", *address)
+        for _ in range(3):
+            await lines.open("one", *address)
         return len(lines)
 
     assert told(story) == 0
+    assert len(caplog.records) == 1
+    assert "it is asked by Ray's handle" in caplog.text
+
+
+def test_who_takes_the_call_and_says_nothing_holds_nobody_up_for_long() -> None:
+    gone = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Waits for the other side to give up."""
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.transport.abort()
+        gone.set()
+
+    async def story() -> None:
+        server = await asyncio.start_server(mute, HOST, 0)
+        lines = Lines(lambda: TOKEN)
+        async with asyncio.timeout(OPEN_S * 5):
+            await lines.open("one", *server.sockets[0].getsockname()[:2])
+        assert lines.best() is None and len(lines) == 0
+        await gone.wait()
+        server.close()
+        await asyncio.sleep(0)
+
+    told(story)

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from holdfast.backends.ray_fleet.frames import GATEWAY, NONCE_BYTES, PROVE_S, REPLICA, Frames, pack, proof, unpack
+from holdfast.backends.ray_fleet.frames import GATEWAY, NONCE_BYTES, REPLICA, Frames, pack, proof, unpack
 from holdfast.backends.ray_fleet.listener import LEAVING
 from holdfast.errors import PartUnavailable
 
 log = logging.getLogger("holdfast.serving")
 NEVER = float("-inf")
+OPEN_S = 1.0
+"""Longest that opening a line takes: whoever keeps the connection to Ray waits for it, and tries again soon."""
 
 
 class Line(Frames):
@@ -106,6 +108,8 @@ class Lines:
     def __init__(self, token: Callable[[], bytes]) -> None:
         self._token = token
         self._lines: dict[str, Line] = {}
+        self._told: set[str] = set()
+        """Replicas to which a line could not be opened, of which the log has heard."""
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -126,11 +130,15 @@ class Lines:
         line = Line(replica, self._token(), self._forget)
         self._lines[replica] = line
         try:
-            async with asyncio.timeout(PROVE_S):
+            async with asyncio.timeout(OPEN_S):
                 await asyncio.get_running_loop().create_connection(lambda: line, host, port)
                 await line.ready
         except (OSError, TimeoutError, PartUnavailable) as error:
-            log.warning("no line to replica %s at %s:%d: %s", replica, host, port, error or "no proof in time")
+            if replica not in self._told:
+                log.warning(
+                    "no line to replica %s at %s:%d, it is asked by Ray's handle: %s", replica, host, port, error or "no proof in time"
+                )
+                self._told.add(replica)
             line.cut()
             self._forget(line)
         finally:
